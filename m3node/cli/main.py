@@ -1,0 +1,46 @@
+"""The ``m3node`` command: one parser, one subcommand a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from m3node import __version__
+from m3node.errors import ConfigError, M3NodeError
+
+COMMANDS: tuple[str, ...] = ()
+"""Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the whole parser; each command module has ``add_parser(subparsers)`` and sets ``handler``."""
+    from importlib import import_module  # noqa: PLC0415 - only needed here
+
+    parser = argparse.ArgumentParser(prog="m3node", description="Finds liver lesions in CT; answers in DICOM.")
+    parser.add_argument("--version", action="version", version=f"m3node {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"m3node.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns
+    -------
+    int
+        The exit status: 0 success, 1 failure, 2 usage or settings, 3 nothing eligible.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.handler(arguments))
+    except ConfigError as error:
+        print(f"m3node: {error}", file=sys.stderr)
+        return 2
+    except M3NodeError as error:
+        print(f"m3node: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,1 @@
+"""What finds lesions: the protocols, the registry of entry points, and the embedded detector."""

@@ -1,0 +1,1 @@
+"""The embedded detector: HU against the liver's own distribution; no model."""

@@ -1,0 +1,1 @@
+"""Cases with truth: phantoms, inserted lesions, and how found lesions are matched to them."""

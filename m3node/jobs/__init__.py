@@ -1,0 +1,1 @@
+"""Strings the stages together: one run per manifest; the seam where the durable engine will sit."""

@@ -1,0 +1,60 @@
+"""Where everything lies under the data folder: one place that knows, and part of the product's promise.
+
+::
+
+    <data>/spool/<study>/<series>/<sop>.dcm        an instance, its bytes as received
+    <data>/spool/<study>/<series>/<sop>.r<sha8>.dcm  a revision: same SOP Instance UID, other bytes
+    <data>/associations/<id>.jsonl                 an open association: who, and each instance it stored
+    <data>/index/<series>.jsonl                    the headers of a series' instances, one line each
+    <data>/manifests/<label>.g<generation>.json    a generation of a stack
+    <data>/results/<run>/                          findings.json, masks.npz, objects, overlay.png, run.json
+    <data>/outbox/<destination>/                   deliveries that wait; sent/ and aside/ below it
+    <data>/logs/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class DataLayout:
+    """The folders under ``data_dir``."""
+
+    root: Path
+
+    @property
+    def spool(self) -> Path:
+        """Received instances."""
+        return self.root / "spool"
+
+    @property
+    def associations(self) -> Path:
+        """Open associations, leased."""
+        return self.root / "associations"
+
+    @property
+    def index(self) -> Path:
+        """Headers of received instances."""
+        return self.root / "index"
+
+    @property
+    def manifests(self) -> Path:
+        """Generations of stacks."""
+        return self.root / "manifests"
+
+    @property
+    def results(self) -> Path:
+        """What runs leave behind."""
+        return self.root / "results"
+
+    @property
+    def outbox(self) -> Path:
+        """Deliveries that wait, by destination."""
+        return self.root / "outbox"
+
+    def create(self) -> None:
+        """Make every folder; existing ones stay."""
+        for folder in (self.spool, self.associations, self.index, self.manifests, self.results, self.outbox):
+            folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Where the liver is: from a received SEG, or by the embedded segmentation."""

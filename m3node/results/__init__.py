@@ -1,0 +1,1 @@
+"""What is answered: SR, SEG, GSPS, findings.json and the overlay picture, with deterministic UIDs."""
