@@ -95,7 +95,7 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewBox:
-    """A box in the rows and columns of its view; a mask of the view where it has one."""
+    """A box in the rows and columns of its view; a mask of the view where the detector has one."""
 
     box: Box2D
     score: float
