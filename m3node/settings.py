@@ -151,6 +151,8 @@ class M3Settings(Section):
         Views that must agree on a slice's box.
     min_diameter_mm : float
         Smaller findings are dropped.
+    max_unreadable : float
+        Share of views whose answer may be unreadable before the report says "incomplete" instead of "no lesion".
     """
 
     paddings: Annotated[tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...], Field(min_length=1)] = (
@@ -163,6 +165,7 @@ class M3Settings(Section):
     link_gap_mm: Annotated[float, Field(ge=0.0)] = 6.0
     min_votes: Annotated[int, Field(ge=1)] = 1
     min_diameter_mm: Positive = 5.0
+    max_unreadable: Fraction = 0.05
 
 
 class ContrastSettings(Section):
