@@ -1,0 +1,61 @@
+# Every target does its own set-up: a clone, make and Python >= 3.11 are enough.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO_OUT ?= demo-out
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+SOURCES := $(shell find m3node tests benchmarks -name '*.py' 2>/dev/null)
+
+.PHONY: help demo test check lint format coverage bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/.core  ## a phantom CT goes through a real DICOM connection and comes back as SR, SEG and GSPS
+	$(BIN)/m3node demo --out $(DEMO_OUT) $(DEMO_FLAGS)
+
+# COVERAGE=1 records coverage on the way, so that `make check` need not run the tests again.
+test: $(VENV)/.test  ## all tests; those whose peers are not installed skip and say so
+	$(if $(COVERAGE),rm -f .coverage .coverage.* && )$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=) $(PYTEST_FLAGS)
+
+check: lint coverage  ## ruff, mypy --strict, and the coverage figure
+
+lint: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.check  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: .coverage
+	$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ % of lines and branches/'
+
+.coverage: $(SOURCES) pyproject.toml | $(VENV)/.test
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest --quiet --cov --cov-report= $(PYTEST_FLAGS)
+
+bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK and dcmqi
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the targets made, the environment included
+	rm -rf $(VENV) $(DEMO_OUT) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
+
+# One stamp for each set of packages: the demo needs the core alone.
+$(VENV)/.python: .ci/make-venv
+	.ci/make-venv $(VENV)
+	touch $@
+
+$(VENV)/.core: pyproject.toml constraints.txt $(VENV)/.python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.test $(VENV)/.check $(VENV)/.bench: $(VENV)/.%: $(VENV)/.core
+	$(PIP) --editable '.[$*]'
+	touch $@
