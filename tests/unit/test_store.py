@@ -1,0 +1,119 @@
+"""Findings are kept on disk and come back exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from m3node.errors import ResultError
+from m3node.evaluation.ct_writer import axial_geometry
+from m3node.rejection import Reason, Rejection
+from m3node.results.findings import Findings, Outcome, PredecessorReport
+from m3node.results.store import load_findings, save_findings
+from m3node.results.uids import run_digest
+
+from made_findings import made_findings, without_liver
+
+GEOMETRY = axial_geometry((12, 40, 50), (2.5, 0.8, 0.7), origin=(-20.0, -30.0, 100.0))
+
+
+def same_masks(one: Findings, other: Findings) -> bool:
+    pairs = [(a.mask, b.mask) for a, b in zip(one.lesions, other.lesions, strict=True)]
+    if one.region is not None and other.region is not None:
+        pairs += [(one.region.parenchyma, other.region.parenchyma), (one.region.envelope, other.region.envelope)]
+    return all(np.array_equal(a.full(), b.full()) for a, b in pairs)
+
+
+def test_findings_come_back_equal_in_every_number_and_voxel(tmp_path: Path) -> None:
+    findings = replace(
+        made_findings(GEOMETRY),
+        failures=("view 3: no JSON",),
+        predecessors=(PredecessorReport("1.2", "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4"),),
+    )
+    assert save_findings(findings, tmp_path)
+    read = load_findings(tmp_path)
+
+    assert same_masks(findings, read)
+    assert run_digest(read) == run_digest(findings)
+    for field in fields(Findings):
+        if field.name not in {"region", "lesions"}:
+            assert getattr(read, field.name) == getattr(findings, field.name), field.name
+    for was, now in zip(findings.lesions, read.lesions, strict=True):
+        assert (was.boxes, was.key_box, was.measurements) == (now.boxes, now.key_box, now.measurements)
+        assert (was.mask_origin, was.score_kind, was.votes, was.views) == (
+            now.mask_origin,
+            now.score_kind,
+            now.votes,
+            now.views,
+        )
+
+
+def test_what_is_kept_first_stays(tmp_path: Path) -> None:
+    first = made_findings(GEOMETRY)
+    save_findings(first, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    assert not save_findings(made_findings(GEOMETRY, lesions=()), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_masks_of_an_interrupted_run_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "masks.npz").write_bytes(b"half a file")
+    findings = made_findings(GEOMETRY)
+    save_findings(findings, tmp_path)
+    assert same_masks(load_findings(tmp_path), findings)
+
+
+def test_a_rejected_stack_leaves_its_reason_and_no_masks(tmp_path: Path) -> None:
+    rejected = replace(
+        without_liver(made_findings(GEOMETRY)),
+        outcome=Outcome.REJECTED,
+        rejection=Rejection(Reason.TILTED, "series 1.2.3: the gantry is tilted by 18.5°; send it untilted", "1.2.3"),
+    )
+    save_findings(rejected, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["findings.json"]
+    assert load_findings(tmp_path).rejection == rejected.rejection
+
+
+def test_the_file_is_plain_json_that_a_person_can_read(tmp_path: Path) -> None:
+    findings = made_findings(GEOMETRY)
+    lesion = findings.lesions[0]
+    unmeasured = replace(lesion, measurements=replace(lesion.measurements, hu_liver_mean=math.nan))
+    save_findings(replace(findings, lesions=(unmeasured, *findings.lesions[1:])), tmp_path)
+
+    text = (tmp_path / "findings.json").read_text(encoding="utf-8")
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert document["schema"] == "m3node.findings/1"
+    assert "Not for clinical use" in document["notice"]
+    assert document["outcome"] == "lesions"
+    assert document["detector"]["parameters"] == {"alpha": "1", "threshold": "0.5"}
+    assert [item["number"] for item in document["lesions"]] == [1, 2]
+    assert document["lesions"][0]["measurements"]["hu_liver_mean"] is None
+    assert math.isnan(load_findings(tmp_path).lesions[0].measurements.hu_liver_mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("findings.json", b'{"schema": "m3node.findings/99"}', "m3node.findings/99"),
+        ("findings.json", b'{"schema": "m3node.findings/1"}', "incomplete"),
+        ("findings.json", b"{", "damaged"),
+        ("findings.json", b"[]", "damaged"),
+        ("masks.npz", b"other bytes", "SHA-256"),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    save_findings(made_findings(GEOMETRY), tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ResultError, match=says) as caught:
+        load_findings(tmp_path)
+    assert name in str(caught.value) or "findings.json" in str(caught.value)
+
+
+def test_a_folder_without_findings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"findings\.json"):
+        load_findings(tmp_path)
