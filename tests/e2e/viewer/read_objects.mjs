@@ -1,0 +1,26 @@
+// What a viewer makes of m3node's objects: node bundled.mjs CT_FOLDER SEG_FILE [SR_FILE…], one JSON object on stdout.
+//
+// The adapters are the ones that OHIF ships; they get the CT's attributes from a metadata provider, as in the viewer.
+import { basename } from 'node:path';
+
+import { metaData } from '@cornerstonejs/core';
+
+import { MetadataOfSeries, readSeries } from './ct_metadata.mjs';
+import { readReport } from './report.mjs';
+import { readSegmentation } from './segmentation.mjs';
+
+const [folder, segmentation, ...reports] = process.argv.slice(2);
+const print = console.log.bind(console);
+// The adapters tell the console what they do; only our answer belongs on stdout.
+const warnings = [];
+console.log = console.info = console.debug = () => {};
+console.warn = console.error = (...parts) => warnings.push(parts.map(String).join(' ').slice(0, 300));
+
+const series = new MetadataOfSeries(readSeries(folder));
+const provider = (type, imageId) => series.get(type, imageId);
+metaData.addProvider(provider, 1000);
+
+const answer = { segmentation: await readSegmentation(segmentation, series), reports: {} };
+for (const file of reports) answer.reports[basename(file)] = readReport(file, series);
+print(JSON.stringify({ ...answer, warnings }));
+process.exit(0); // the adapters leave timers behind
