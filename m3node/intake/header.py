@@ -93,7 +93,7 @@ class InstanceHeader:
     pixels : PixelLayout or None
         None when the instance has no pixel data.
     frames : tuple of FrameHeader
-        One for each frame; empty for objects that are not images.
+        One for each frame of a CT object; empty for every other SOP class.
     """
 
     path: str

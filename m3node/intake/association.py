@@ -1,0 +1,299 @@
+"""The lease of an open association: who is sending, what is stored so far, and whether the sender is still there.
+
+One file an association, ``associations/<id>.jsonl``, written by the receiver that serves it and read by the keeper::
+
+    {"calling": …, "called": …, "peer": …, "pid": …, "started": …, "opened_at": …}
+    {"path": "spool/<study>/<series>/<sop>.dcm", "status": "new", "at": …}
+    {"closed": …}
+
+While the association is open, the receiver touches the file about every second. A receiver that is killed touches it
+no more and its process is gone, so that its lease never holds a series open. Nothing here is synchronised to disk:
+the spool is the truth, and a restart reads it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT_SECONDS = 1.0
+"""How often a receiver touches the leases of its open associations."""
+
+STALE_SECONDS = 10.0
+"""A lease that was not touched for so long is dead, whatever its process does."""
+
+_serial = count()
+
+
+def process_started(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot, so that a reused process id is recognised.
+
+    Empty when there is no such process, or it has ended and only waits to be reaped (``/proc/<pid>/stat``, proc(5)).
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # the command's name may hold spaces and parentheses
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+class OpenLease:
+    """The receiver's side: writes the file; safe to touch from another thread.
+
+    Parameters
+    ----------
+    folder : Path
+        ``DataLayout.associations``; must exist.
+    calling, called : str
+        AE titles.
+    peer : str
+        Address of the sender.
+    """
+
+    def __init__(self, folder: Path, *, calling: str, called: str, peer: str) -> None:
+        pid = os.getpid()
+        self.id = f"{time.time_ns():019d}-{pid}-{next(_serial)}"
+        self.path = folder / f"{self.id}.jsonl"
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._write(
+            {
+                "calling": calling,
+                "called": called,
+                "peer": peer,
+                "pid": pid,
+                "started": process_started(pid),
+                "opened_at": time.time(),
+            }
+        )
+
+    def append(self, path: str, status: str) -> None:
+        """Add a stored instance.
+
+        Parameters
+        ----------
+        path : str
+            File, relative to the data folder.
+        status : str
+            ``new``, ``duplicate`` or ``revision``.
+        """
+        self._write({"path": path, "status": status, "at": time.time()})
+
+    def touch(self) -> None:
+        """Say that the association is still open; does nothing when the lease was removed."""
+        try:
+            os.utime(self.path)
+        except FileNotFoundError:
+            return
+
+    def close(self) -> None:
+        """Write the last line."""
+        try:
+            self._write({"closed": time.time()})
+        finally:
+            os.close(self._fd)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        # One write of one line: a reader sees all of it, or a last line without its end, which it leaves alone.
+        os.write(self._fd, (json.dumps(line, separators=(",", ":")) + "\n").encode())
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalEvent:
+    """An instance was stored.
+
+    Attributes
+    ----------
+    association : str
+        Id of the lease.
+    calling : str
+        AE title of the sender.
+    path : str
+        File, relative to the data folder.
+    status : str
+        ``new``, ``duplicate`` or ``revision``.
+    at : float
+        Seconds since the epoch.
+    """
+
+    association: str
+    calling: str
+    path: str
+    status: str
+    at: float
+
+    @property
+    def series(self) -> str:
+        """Series Instance UID: the name of the instance's folder."""
+        return Path(self.path).parent.name
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedEvent:
+    """An association ended in good order: released, aborted or timed out, and its receiver said so."""
+
+    association: str
+    calling: str
+    at: float
+
+
+@dataclass(slots=True)
+class Lease:
+    """The reader's side: what is known of one association so far.
+
+    Attributes
+    ----------
+    path : Path
+        Its file.
+    pid, started : int, str
+        The receiver's process and when it started.
+    stored : int
+        Instances named so far, duplicates included.
+    last_series : str
+        Series Instance UID of the last of them; empty before the first.
+    closed_at : float or None
+        None while no last line was read.
+    """
+
+    id: str
+    path: Path
+    calling: str
+    called: str
+    peer: str
+    pid: int
+    started: str
+    opened_at: float
+    stored: int = 0
+    last_series: str = ""
+    last_at: float | None = None
+    closed_at: float | None = None
+
+
+def is_live(lease: Lease, now: float) -> bool:
+    """Whether the association may still deliver.
+
+    Parameters
+    ----------
+    lease : Lease
+        As a reader knows it.
+    now : float
+        Seconds since the epoch.
+
+    Returns
+    -------
+    bool
+        True when it is not closed, its process is the one that opened it, and it was touched less than
+        `STALE_SECONDS` ago.
+    """
+    if lease.closed_at is not None:
+        return False
+    try:
+        touched = lease.path.stat().st_mtime
+    except OSError:
+        return False
+    return now - touched < STALE_SECONDS and process_started(lease.pid) == lease.started
+
+
+@dataclass(slots=True)
+class LeaseReader:
+    """Follows all leases of a folder; each line is reported once.
+
+    Attributes
+    ----------
+    folder : Path
+        ``DataLayout.associations``.
+    leases : dict of str to Lease
+        Every lease whose first line was read, by id; a removed file's lease leaves.
+    """
+
+    folder: Path
+    leases: dict[str, Lease] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+
+    def poll(self) -> list[ArrivalEvent | ClosedEvent]:
+        """Read what was appended since the last call, oldest association first, each in its own order."""
+        events: list[ArrivalEvent | ClosedEvent] = []
+        present = sorted(path for path in self.folder.glob("*.jsonl"))
+        names = {path.stem for path in present}
+        for gone in self.leases.keys() - names:
+            del self.leases[gone]
+        for gone in self._offsets.keys() - names:
+            del self._offsets[gone]
+        for path in present:
+            events.extend(self._follow(path))
+        return events
+
+    def live(self, now: float) -> list[Lease]:
+        """Return the leases that may still deliver."""
+        return [lease for lease in self.leases.values() if is_live(lease, now)]
+
+    def finished(self, now: float) -> list[Lease]:
+        """Return the leases that are closed or dead, and read to their end: their files may be removed."""
+        return [
+            lease
+            for lease in self.leases.values()
+            if not is_live(lease, now) and self._offsets.get(lease.id, 0) >= _complete_size(lease.path)
+        ]
+
+    def _follow(self, path: Path) -> Iterator[ArrivalEvent | ClosedEvent]:
+        name = path.stem
+        try:
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(name, 0))
+                new = file.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offsets[name] = self._offsets.get(name, 0) + len(whole)
+        for text in whole.splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # torn by a full disk; the spool still has what it named
+            if "pid" in line:
+                self.leases[name] = Lease(
+                    id=name,
+                    path=path,
+                    calling=line["calling"],
+                    called=line["called"],
+                    peer=line["peer"],
+                    pid=line["pid"],
+                    started=line["started"],
+                    opened_at=line["opened_at"],
+                )
+            elif name in self.leases:
+                yield _event(self.leases[name], line)
+
+
+def _event(lease: Lease, line: dict[str, Any]) -> ArrivalEvent | ClosedEvent:
+    if "closed" in line:
+        lease.closed_at = line["closed"]
+        return ClosedEvent(association=lease.id, calling=lease.calling, at=line["closed"])
+    event = ArrivalEvent(
+        association=lease.id, calling=lease.calling, path=line["path"], status=line["status"], at=line["at"]
+    )
+    lease.stored += 1
+    lease.last_series = event.series
+    lease.last_at = event.at
+    return event
+
+
+def _complete_size(path: Path) -> int:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    return data.rfind(b"\n") + 1
+
+
+def read_leases(folder: Path) -> list[Lease]:
+    """Read every lease of a folder once."""
+    reader = LeaseReader(folder)
+    reader.poll()
+    return list(reader.leases.values())

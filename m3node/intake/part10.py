@@ -1,0 +1,215 @@
+"""Opens a DICOM file (PS3.10) up to its pixel data, and says where the pixels lie; the pixels are not read.
+
+Files without preamble or file meta information are accepted where the encoding can be told from the first element.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from m3node.errors import InputRejected
+from m3node.intake.elements import text
+from m3node.rejection import Reason
+
+MAX_INFLATED_BYTES = 2 * 1024**3
+"""A deflated data set that grows past this is refused: nothing that the node accepts is so large."""
+
+PARSER_ERRORS = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises on bytes that are not what they claim to be."""
+
+_PIXEL_DATA = 0x7FE00010
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
+_UNDEFINED = 0xFFFFFFFF
+_TRANSFER_SYNTAX = 0x00020010
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedFile:
+    """What stands before the pixels of a DICOM file.
+
+    Attributes
+    ----------
+    meta : Dataset
+        File meta information; empty when the file has none.
+    data_set : Dataset
+        Elements before the pixel data.
+    transfer_syntax_uid : str
+        As stated, or as told from the first element.
+    sha256 : str
+        Of the encoded data set, without preamble and file meta information; empty when not asked for.
+    has_pixels : bool
+        Whether there is pixel data (also float or double float).
+    pixel_offset, pixel_length : int
+        Where the value of native Pixel Data lies in the file; -1 for both when it is encapsulated or deflated.
+    little_endian : bool
+        Byte order of numbers.
+    """
+
+    meta: Dataset
+    data_set: Dataset
+    transfer_syntax_uid: str
+    sha256: str
+    has_pixels: bool
+    pixel_offset: int
+    pixel_length: int
+    little_endian: bool
+
+
+def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, digest: bool = True) -> OpenedFile:
+    """Read a file up to its pixel data, and digest all of its data set.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        How messages call it.
+    tags : collection of int, optional
+        Top-level elements to keep; all of them without it.
+    digest : bool
+        Whether to compute the SHA-256, which reads the whole file once.
+
+    Raises
+    ------
+    InputRejected
+        ``NOT_DICOM``, or ``UNREADABLE`` when it cannot be opened, is cut short or is broken.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return _open(stream, name, tags, digest)
+    except InputRejected:
+        raise
+    except OSError as error:
+        raise InputRejected(Reason.UNREADABLE, f"{name} cannot be read: {error.strerror}") from error
+    except PARSER_ERRORS as error:
+        # The parser's own words may hold a value of the patient's, so they are not repeated.
+        raise InputRejected(
+            Reason.UNREADABLE, f"{name} is damaged: its data elements cannot be parsed; send it again"
+        ) from error
+
+
+def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, digest: bool) -> OpenedFile:
+    size = os.fstat(stream.fileno()).st_size
+    start = _after_preamble(stream, name)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+    if not len(meta):
+        stream.seek(start)
+    begin = stream.tell()
+    sha256 = ""
+    if digest:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(begin)
+    syntax = text(meta, _TRANSFER_SYNTAX) or _guess_syntax(stream, name)
+    source: BinaryIO = stream
+    deflated = syntax == DeflatedExplicitVRLittleEndian
+    if deflated:
+        source = _inflate(stream, name)
+        size = source.seek(0, io.SEEK_END)
+        source.seek(0)
+    scan = _Scan(source, size, name)
+    little = syntax != ExplicitVRBigEndian
+    data_set = read_dataset(
+        source,
+        syntax == ImplicitVRLittleEndian,
+        little,
+        stop_when=scan,
+        specific_tags=[BaseTag(tag) for tag in tags] if tags else None,
+    )
+    native = scan.found and scan.length != _UNDEFINED and not deflated
+    return OpenedFile(
+        meta=meta,
+        data_set=data_set,
+        transfer_syntax_uid=syntax,
+        sha256=sha256,
+        has_pixels=scan.found,
+        pixel_offset=scan.offset if native else -1,
+        pixel_length=scan.length if native else -1,
+        little_endian=little,
+    )
+
+
+class _Scan:
+    """Stops at the pixel data and remembers where; refuses an element that claims more bytes than there are."""
+
+    def __init__(self, stream: BinaryIO, size: int, name: str) -> None:
+        self.stream, self.size, self.name = stream, size, name
+        self.found, self.offset, self.length = False, -1, -1
+
+    def __call__(self, tag: BaseTag, _vr: str | None, length: int) -> bool:
+        here = self.stream.tell()
+        if length != _UNDEFINED and here + length > self.size:
+            raise InputRejected(
+                Reason.UNREADABLE,
+                f"{self.name} is cut short: element ({tag >> 16:04X},{tag & 0xFFFF:04X}) announces {length} bytes and "
+                f"{self.size - here} are there; send it again",
+            )
+        if tag in _PIXEL_TAGS:
+            self.found, self.offset, self.length = True, here, length
+        return tag >= _PIXEL_DATA or tag in _PIXEL_TAGS
+
+
+def _after_preamble(stream: BinaryIO, name: str) -> int:
+    head = stream.read(132)
+    if head[128:] == b"DICM":
+        return 132
+    # Without a preamble a file is taken for DICOM when it begins with group 0002 or 0008 and a short element.
+    if len(head) < 8 or struct.unpack("<H", head[:2])[0] not in {0x0002, 0x0008, 0x0800}:
+        raise InputRejected(Reason.NOT_DICOM, f"{name} is not a DICOM file")
+    stream.seek(0)
+    return 0
+
+
+def _guess_syntax(stream: BinaryIO, name: str) -> str:
+    head = stream.read(8)
+    stream.seek(-len(head), io.SEEK_CUR)
+    if len(head) < 8:
+        raise InputRejected(Reason.UNREADABLE, f"{name} holds no data set; send it again")
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    if struct.unpack("<H", head[:2])[0] == 0x0800 and explicit:
+        return str(ExplicitVRBigEndian)
+    length = int.from_bytes(head[4:8], "little")
+    if not explicit and length > 0xFFFF:
+        raise InputRejected(Reason.NOT_DICOM, f"{name} is not a DICOM file")
+    return str(ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian)
+
+
+def _inflate(stream: BinaryIO, name: str) -> BinaryIO:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    out = io.BytesIO(inflater.decompress(stream.read(), MAX_INFLATED_BYTES))
+    if inflater.unconsumed_tail:
+        raise InputRejected(
+            Reason.UNREADABLE, f"{name} inflates to more than {MAX_INFLATED_BYTES} bytes and is not read"
+        )
+    return out
