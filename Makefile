@@ -9,6 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' 2>/dev/null)
 
 .PHONY: help demo test check lint format coverage bench clean
@@ -21,7 +22,7 @@ demo: $(VENV)/.core  ## a phantom CT goes through a real DICOM connection and co
 
 # COVERAGE=1 records coverage on the way, so that `make check` need not run the tests again.
 test: $(VENV)/.test  ## all tests; those whose peers are not installed skip and say so
-	$(if $(COVERAGE),rm -f .coverage .coverage.* && )$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=) $(PYTEST_FLAGS)
+	$(if $(COVERAGE),rm -f .coverage .coverage.* && )$(BIN)/pytest $(if $(COVERAGE),$(COV)) $(PYTEST_FLAGS)
 
 check: lint coverage  ## ruff, mypy --strict, and the coverage figure
 
@@ -35,11 +36,12 @@ format: $(VENV)/.check  ## let ruff put the code in order
 	$(BIN)/ruff format .
 
 coverage: .coverage
-	$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ % of lines and branches/'
+	@if ls .coverage.* >/dev/null 2>&1; then $(BIN)/coverage combine --append --quiet; fi  # of processes that ended late
+	@$(BIN)/coverage report --format=total | sed 's/^/coverage: /; s/$$/ % of lines and branches/'
 
 .coverage: $(SOURCES) pyproject.toml | $(VENV)/.test
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest --quiet --cov --cov-report= $(PYTEST_FLAGS)
+	$(BIN)/pytest --quiet $(COV) $(PYTEST_FLAGS)
 
 bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK and dcmqi
 	$(BIN)/python -m benchmarks
