@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+from m3node.durable import write_once
+from m3node.errors import M3NodeError
 from m3node.intake.header import InstanceHeader
+from m3node.intake.header_json import header_from_dict, header_to_dict
+
+_FORMAT = "m3node.manifest/1"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,7 +63,8 @@ class Manifest:
     Attributes
     ----------
     key : str
-        SHA-256 over the stack's key and its slices' instance UIDs and digests in order: the idempotent job key.
+        SHA-256 over the stack's key and its slices' instance UIDs, digests and frames in order: the idempotent job
+        key.
     stack : StackKey
         Which stack.
     generation : int
@@ -91,3 +103,157 @@ class Manifest:
     def study_instance_uid(self) -> str:
         """The study of the stack."""
         return self.instances[0].study_instance_uid
+
+    @property
+    def file_name(self) -> str:
+        """Name of the manifest's file: ``<label>.g<generation>.json``."""
+        return f"{self.stack.label}.g{self.generation}.json"
+
+
+class SortedStack(Protocol):
+    """What a manifest is made from; `m3node.intake.stacks.Stack` is one."""
+
+    @property
+    def key(self) -> StackKey:
+        """Which stack."""
+        ...
+
+    @property
+    def instances(self) -> tuple[InstanceHeader, ...]:
+        """Its instances."""
+        ...
+
+    @property
+    def slices(self) -> tuple[SliceRef, ...]:
+        """Its slices, sorted."""
+        ...
+
+
+def manifest_key(stack: SortedStack) -> str:
+    """SHA-256 over the stack's key and its slices' instance UIDs, digests and frames in order.
+
+    Generation, paths, senders and times have no part in it: the same slices always have the same key.
+    """
+    digest = hashlib.sha256(f"{stack.key.series_instance_uid}\0{stack.key.stack}\0".encode())
+    for ref in stack.slices:
+        instance = stack.instances[ref.instance]
+        digest.update(f"{instance.sop_instance_uid}\0{instance.sha256}\0{ref.frame}\0".encode())
+    return digest.hexdigest()
+
+
+def make_manifest(
+    stack: SortedStack,
+    *,
+    root: Path,
+    generation: int = 1,
+    supersedes: str = "",
+    liver_segs: Sequence[InstanceHeader] = (),
+    priority: str = "routine",
+    created_at: float | None = None,
+) -> Manifest:
+    """Fix a stack as one generation.
+
+    Parameters
+    ----------
+    stack : SortedStack
+        Judged fit.
+    root : Path
+        Folder that the headers' paths are relative to.
+    generation : int
+        From 1.
+    supersedes : str
+        Key of the generation before, or empty.
+    liver_segs : sequence of InstanceHeader
+        SEGs that reference the series, newest last.
+    priority : str
+        ``routine`` or ``stat``.
+    created_at : float, optional
+        Seconds since the epoch; now when left out.
+    """
+    return Manifest(
+        key=manifest_key(stack),
+        stack=stack.key,
+        generation=generation,
+        supersedes=supersedes,
+        root=str(root.resolve()),
+        instances=tuple(stack.instances),
+        slices=tuple(stack.slices),
+        liver_segs=tuple(liver_segs),
+        senders=tuple(sorted({instance.sender for instance in stack.instances if instance.sender})),
+        priority=priority,
+        created_at=time.time() if created_at is None else created_at,
+    )
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> Path:
+    """Write a manifest, durably and once.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What to write.
+    folder : Path
+        The data folder's ``manifests``.
+
+    Returns
+    -------
+    Path
+        ``<label>.g<generation>.json``.
+
+    Raises
+    ------
+    M3NodeError
+        A different generation lies there under the same name; it is immutable and stays.
+    """
+    path = folder / manifest.file_name
+    tree = {
+        "format": _FORMAT,
+        "key": manifest.key,
+        "stack": [manifest.stack.series_instance_uid, manifest.stack.stack],
+        "generation": manifest.generation,
+        "supersedes": manifest.supersedes,
+        "root": manifest.root,
+        "instances": [header_to_dict(header) for header in manifest.instances],
+        "slices": [[ref.instance, ref.frame] for ref in manifest.slices],
+        "liver_segs": [header_to_dict(header) for header in manifest.liver_segs],
+        "senders": list(manifest.senders),
+        "priority": manifest.priority,
+        "created_at": manifest.created_at,
+    }
+    content = json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode()
+    if not write_once(path, content) and read_manifest(path).key != manifest.key:
+        raise M3NodeError(
+            f"{path.name} exists and lists other slices; a generation is never changed, make the next one"
+        )
+    return path
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what `write_manifest` wrote.
+
+    Raises
+    ------
+    M3NodeError
+        The file is missing, or no manifest of this version.
+    """
+    try:
+        tree = json.loads(path.read_bytes())
+        if tree["format"] != _FORMAT:
+            raise M3NodeError(f"{path.name} has the format {tree['format']}; this version reads {_FORMAT}")
+        return Manifest(
+            key=tree["key"],
+            stack=StackKey(*tree["stack"]),
+            generation=tree["generation"],
+            supersedes=tree["supersedes"],
+            root=tree["root"],
+            instances=tuple(header_from_dict(header) for header in tree["instances"]),
+            slices=tuple(SliceRef(*ref) for ref in tree["slices"]),
+            liver_segs=tuple(header_from_dict(header) for header in tree["liver_segs"]),
+            senders=tuple(tree["senders"]),
+            priority=tree["priority"],
+            created_at=tree["created_at"],
+        )
+    except OSError as error:
+        raise M3NodeError(f"the manifest {path.name} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise M3NodeError(f"{path.name} is not a manifest: {error}") from error
