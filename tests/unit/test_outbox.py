@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fake_pacs import make_run
+from m3node.delivery.deliverer import back_off
+from m3node.delivery.entry import Entry, from_json, to_json
+from m3node.delivery.outbox import Box, box_of, cancel, enqueue, file_sent, kinds_for, put_off, set_aside, waiting
+from m3node.delivery.status import Verdict, judge_status
+from m3node.errors import DeliveryError
+from m3node.layout import DataLayout
+from m3node.results.objects import ObjectKind
+from m3node.settings import DeliverySettings, Destination
+
+RUN = "1.2.3.g1"
+TEXTS = (
+    *("name", "destination", "run", "kind", "path", "sha256"),
+    *("sop_class_uid", "sop_instance_uid", "study_instance_uid"),
+)
+
+
+def destination(name: str = "pacs", sr: str = "comprehensive3d") -> Destination:
+    return Destination(name=name, ae_title="PACS", host="127.0.0.1", port=104, sr=sr)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> DataLayout:
+    layout = DataLayout(tmp_path / "data")
+    layout.create()
+    return layout
+
+
+def kinds_waiting(box: Box) -> list[str]:
+    return [entry.kind for entry in waiting(box)]
+
+
+def test_the_segmentation_goes_before_the_reports_that_refer_to_it(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN), [destination()])
+    assert kinds_waiting(box_of(layout, "pacs")) == [
+        "segmentation.seg",
+        "report.sr",
+        "volumes.sr",
+        "presentation.pr",
+    ]
+
+
+def test_an_older_run_goes_before_a_newer_one(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, run in ((200.0, "1.2.1.g1"), (100.0, "1.2.9.g1")):
+        monkeypatch.setattr("m3node.delivery.outbox.time.time", lambda at=at: at)
+        enqueue(layout, run, make_run(layout, run), [destination()])
+    assert [entry.run for entry in waiting(box_of(layout, "pacs"))] == ["1.2.9.g1"] * 4 + ["1.2.1.g1"] * 4
+
+
+def test_an_entry_names_its_object_by_uid_digest_and_path_below_the_data_folder(layout: DataLayout) -> None:
+    objects = make_run(layout, RUN, [ObjectKind.REPORT])
+    enqueue(layout, RUN, objects, [destination()])
+    tree = json.loads((layout.outbox / "pacs" / f"{RUN}.report.sr.json").read_text())
+    assert tree["path"] == f"results/{RUN}/report.sr.dcm"
+    assert tree["sha256"] == objects[0].sha256
+    assert tree["sop_instance_uid"] == objects[0].sop_instance_uid
+    assert tree["study_instance_uid"] == objects[0].study_instance_uid
+    assert "Doe" not in json.dumps(tree)
+
+
+def test_queueing_a_run_again_adds_nothing_that_waits_was_sent_or_was_set_aside(layout: DataLayout) -> None:
+    objects = make_run(layout, RUN)
+    enqueue(layout, RUN, objects, [destination()])
+    box = box_of(layout, "pacs")
+    first, second, *_ = waiting(box)
+    file_sent(box, first)
+    set_aside(box, second, "0xC000 cannot understand")
+    enqueue(layout, RUN, objects, [destination()])
+    assert kinds_waiting(box) == ["volumes.sr", "presentation.pr"]
+
+
+def test_queueing_that_was_cut_off_is_completed_by_queueing_again(layout: DataLayout) -> None:
+    objects = make_run(layout, RUN)
+    enqueue(layout, RUN, objects[:2], [destination()])
+    enqueue(layout, RUN, objects, [destination()])
+    assert len(waiting(box_of(layout, "pacs"))) == 4
+
+
+def test_a_destination_with_enhanced_sr_gets_enhanced_reports_and_no_comprehensive_ones(layout: DataLayout) -> None:
+    objects = make_run(layout, RUN, list(ObjectKind))
+    old = destination("old", sr="enhanced")
+    enqueue(layout, RUN, objects, [destination(), old])
+    assert kinds_waiting(box_of(layout, "old")) == [
+        "segmentation.seg",
+        "report.enhanced.sr",
+        "volumes.enhanced.sr",
+        "presentation.pr",
+    ]
+    assert ObjectKind.REPORT not in kinds_for(old)
+    assert "report.enhanced.sr" not in kinds_waiting(box_of(layout, "pacs"))
+
+
+def test_a_destination_whose_enhanced_sr_was_not_built_is_an_error_and_not_a_silence(layout: DataLayout) -> None:
+    with pytest.raises(DeliveryError, match="wants Enhanced SR") as caught:
+        enqueue(layout, RUN, make_run(layout, RUN), [destination("old", sr="enhanced")])
+    assert not caught.value.retryable
+
+
+def test_an_object_outside_the_data_folder_is_not_queued(layout: DataLayout, tmp_path: Path) -> None:
+    item = make_run(layout, RUN, [ObjectKind.REPORT])[0]
+    with pytest.raises(DeliveryError, match="outside the data folder"):
+        enqueue(layout, RUN, [replace(item, path=tmp_path / "elsewhere.dcm")], [destination()])
+
+
+@pytest.mark.parametrize("run", ["", "../up", "a/b", ".hidden", "x" * 201])
+def test_a_run_whose_name_is_no_file_name_is_not_queued(layout: DataLayout, run: str) -> None:
+    with pytest.raises(DeliveryError, match="cannot name a run"):
+        enqueue(layout, run, (), [destination()])
+
+
+def test_a_sent_entry_lies_in_sent_and_waits_no_more(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    file_sent(box, waiting(box)[0])
+    assert waiting(box) == ()
+    assert from_json((box.sent / f"{RUN}.report.sr.json").read_bytes()).finished_at > 0
+
+
+def test_an_entry_set_aside_says_why_and_waits_again_when_it_is_moved_back(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    set_aside(box, waiting(box)[0], "0x0122 SOP class not supported")
+    aside = box.aside / f"{RUN}.report.sr.json"
+    assert from_json(aside.read_bytes()).last_error == "0x0122 SOP class not supported"
+    assert waiting(box) == ()
+    aside.rename(box.folder / aside.name)
+    assert kinds_waiting(box) == ["report.sr"]
+
+
+def test_an_attempt_that_failed_is_counted_and_kept_with_its_time(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    put_off(box, waiting(box)[0], "no answer", 12345.0)
+    later = waiting(box)[0]
+    assert (later.attempts, later.last_error, later.not_before) == (1, "no answer", 12345.0)
+
+
+def test_cancelling_a_run_sets_aside_what_waits_of_it_for_every_destination_and_nothing_else(
+    layout: DataLayout,
+) -> None:
+    both = [destination("a"), destination("b")]
+    enqueue(layout, "1.2.3.g1", make_run(layout, "1.2.3.g1"), both)
+    enqueue(layout, "1.2.3.g2", make_run(layout, "1.2.3.g2"), both)
+    sent = waiting(box_of(layout, "a"))[0]
+    file_sent(box_of(layout, "a"), sent)
+    assert cancel(layout, "1.2.3.g1", "superseded by 1.2.3.g2") == 7
+    for name in ("a", "b"):
+        assert {entry.run for entry in waiting(box_of(layout, name))} == {"1.2.3.g2"}
+    assert (box_of(layout, "a").sent / f"{sent.name}.json").exists()
+    assert len(list(box_of(layout, "a").aside.iterdir())) == 3
+
+
+def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    on_the_wire = waiting(box)[0]
+    cancel(layout, RUN, "superseded")
+    put_off(box, on_the_wire, "no answer", 0.0)
+    assert waiting(box) == ()
+
+
+def test_an_entry_cancelled_while_it_was_stored_counts_as_sent(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    on_the_wire = waiting(box)[0]
+    cancel(layout, RUN, "superseded")
+    file_sent(box, on_the_wire)
+    assert [path.name for path in box.sent.iterdir()] == [f"{RUN}.report.sr.json"]
+    assert list(box.aside.iterdir()) == []
+
+
+def test_a_kill_between_filing_and_removing_does_not_send_twice(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    entry = waiting(box)[0]
+    before = box.file(entry.name).read_bytes()
+    file_sent(box, entry)
+    box.file(entry.name).write_bytes(before)
+    assert waiting(box) == ()
+    assert not box.file(entry.name).exists()
+
+
+def test_a_file_that_is_no_entry_is_set_aside_and_stops_nothing(layout: DataLayout) -> None:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    (box.folder / "torn.json").write_bytes(b'{"schema": "m3node')
+    (box.folder / "copied.json").write_bytes(box.file(f"{RUN}.report.sr").read_bytes())
+    assert kinds_waiting(box) == ["report.sr"]
+    assert sorted(path.name for path in box.aside.iterdir()) == ["copied.json", "torn.json"]
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_whatever_a_file_holds_reading_it_gives_an_entry_or_a_delivery_error(content: bytes | str) -> None:
+    with pytest.raises(DeliveryError):
+        from_json(content if isinstance(content, bytes) else content.encode())
+
+
+@given(
+    st.builds(
+        Entry,
+        **{name: st.text(max_size=20) for name in TEXTS},
+        order=st.integers(0, 9),
+        queued_at=st.floats(0, 1e10),
+        last_error=st.text(max_size=50),
+    )
+)
+def test_an_entry_survives_its_file(entry: Entry) -> None:
+    assert from_json(to_json(entry)) == entry
+
+
+def test_back_off_doubles_and_is_capped() -> None:
+    settings = DeliverySettings(retry_first_seconds=2.0, retry_max_seconds=60.0)
+    assert [back_off(n, settings) for n in range(7)] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert back_off(10**6, settings) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "verdict"),
+    [
+        (0x0000, 0x0000, Verdict.STORED),
+        (0xB000, 0xBFFF, Verdict.STORED),
+        (0xA700, 0xA7FF, Verdict.AGAIN),
+        (0xA900, 0xA9FF, Verdict.REFUSED),
+        (0xC000, 0xCFFF, Verdict.REFUSED),
+        (0x0122, 0x0122, Verdict.REFUSED),
+    ],
+)
+def test_each_status_of_a_class_means_the_same(first: int, last: int, verdict: Verdict) -> None:
+    assert {judge_status(status)[0] for status in range(first, last + 1)} == {verdict}
+
+
+@given(st.integers(0, 0xFFFF))
+def test_every_status_is_judged_and_named_by_its_code(status: int) -> None:
+    verdict, words = judge_status(status)
+    assert isinstance(verdict, Verdict)
+    assert words.startswith(f"0x{status:04X} ")
+
+
+def test_a_status_that_the_standard_does_not_know_is_never_taken_for_stored() -> None:
+    known = {0x0000, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)}
+    assert {s for s in range(0x10000) if judge_status(s)[0] is Verdict.STORED} == known
