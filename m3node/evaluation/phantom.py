@@ -13,7 +13,8 @@ from scipy import ndimage
 from m3node.evaluation import phantom_anatomy as anatomy
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.evaluation.phantom_canvas import Canvas
-from m3node.evaluation.soft_shapes import Float32Array, SoftEllipsoid, Vector
+from m3node.evaluation.soft_shapes import Float32Array, SoftEllipsoid
+from m3node.evaluation.truth import TrueLesion
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
 
@@ -22,28 +23,6 @@ SMALL: dict[str, Any] = {"shape": (40, 128, 128), "spacing": (5.0, 3.0, 3.0)}
 
 _DIAMETERS_MM = ((8.0, 11.0), (11.0, 16.0), (16.0, 22.0), (22.0, 30.0), (30.0, 40.0))
 _MIDDLE_Z_MM = -8.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrueLesion:
-    """A lesion that was put there.
-
-    Attributes
-    ----------
-    mask : VoxelMask
-        Voxels at least half lesion.
-    diameter_mm : float
-        Longest axis of the ellipsoid it was made from.
-    centre_mm : tuple of float
-        Patient coordinates, LPS.
-    delta_hu : float
-        How much darker than the liver, positive.
-    """
-
-    mask: VoxelMask
-    diameter_mm: float
-    centre_mm: Vector
-    delta_hu: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
