@@ -172,10 +172,9 @@ class StoreAssociation:
         except (AttributeError, ValueError, OSError) as error:
             return Sent(Verdict.REFUSED, None, f"cannot be sent: {type(error).__name__}")
         if "Status" not in answer:
-            lost = not association.is_established
-            if not lost:
+            if association.is_established:
                 association.abort()
-            return Sent(Verdict.AGAIN, None, "no answer" if lost else "an answer without status")
+            return Sent(Verdict.AGAIN, None, "no answer, or one without a status")
         verdict, words = judge_status(int(answer.Status))
         return Sent(verdict, int(answer.Status), words)
 
