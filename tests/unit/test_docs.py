@@ -1,0 +1,62 @@
+"""What the documents promise is what the code does: tables are compared with the code that they describe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from m3node.cli.main import build_parser
+from m3node.intake.contexts import support_rows
+from m3node.layout import DataLayout
+from m3node.notice import NOT_FOR_CLINICAL_USE
+from m3node.rejection import Reason
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = sorted([README, *ROOT.glob("docs/*.md")])
+
+
+def cells(document: Path) -> Iterator[tuple[str, ...]]:
+    """The rows of a document's tables, headings included."""
+    for line in document.read_text(encoding="utf-8").splitlines():
+        if line.startswith("|") and not set(line) <= set("|-: "):
+            yield tuple(cell.strip() for cell in line.strip("|").split("|"))
+
+
+def test_the_readme_names_every_accepted_sop_class_and_transfer_syntax_and_no_other() -> None:
+    shown = [(name, uid.strip("`"), use) for name, uid, use in (row for row in cells(README) if len(row) == 3)]
+    shown = [row for row in shown if re.fullmatch(r"[0-9.]+", row[1])]
+    assert shown == [(name, uid, use) for _, name, uid, use in support_rows()]
+
+
+def test_every_reason_is_explained_once() -> None:
+    explained = [row[0].strip("`") for row in cells(ROOT / "docs" / "reasons.md") if row[0].startswith("`")]
+    assert sorted(explained) == sorted(reason.value for reason in Reason)
+
+
+def test_the_readme_names_every_command() -> None:
+    text = README.read_text(encoding="utf-8")
+    actions = build_parser()._subparsers
+    assert actions is not None
+    commands = [name for group in actions._group_actions for name in group.choices or ()]
+    assert [name for name in commands if f"m3node {name}" not in text] == []
+
+
+def test_the_readme_says_that_it_is_not_for_clinical_use() -> None:
+    assert NOT_FOR_CLINICAL_USE.split(".", maxsplit=1)[0].lower() in README.read_text(encoding="utf-8").lower()
+
+
+def test_the_architecture_names_every_folder_of_the_data_layout() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = [name for name, value in vars(DataLayout).items() if isinstance(value, property)]
+    assert [name for name in folders if f"{name}/" not in text] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in target]
+    assert [target for target in targets if not (document.parent / target).exists()] == []
