@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from m3node.durable import sync_folder
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from m3node.intake.association import process_started
 from m3node.intake.receive_header import Identity
@@ -62,6 +63,7 @@ class Spool:
     """
 
     def __init__(self, layout: DataLayout, *, durable: bool = True) -> None:
+        self.data_root = layout.root
         self._root = layout.spool
         self._incoming = self._root / INCOMING
         self._incoming.mkdir(exist_ok=True)
@@ -138,11 +140,7 @@ class Spool:
         if key in self._settled:
             return
         for parent in (folder.parent, self._root):
-            fd = os.open(parent, _FOLDER_FLAGS)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_folder(parent)
         self._settled.add(key)
 
 

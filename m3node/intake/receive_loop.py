@@ -1,0 +1,284 @@
+"""An association that is served by one thread which waits for the socket and for nothing else.
+
+pynetdicom runs an association in two threads that poll: one reads the socket in pieces of 4 KiB and sleeps a
+millisecond between looks, the other sleeps a millisecond between looks at the first one's queue. Most of the time to
+receive a CT slice goes there. Here pynetdicom's own state machine, ACSE and DIMSE run unchanged, but in one thread
+that blocks in ``recv``, and P-DATA goes from one reused buffer into the message. ``docs/decisions.md`` has the
+figures.
+
+The names with a leading underscore are pynetdicom's; what is overridden is pinned by ``pynetdicom<4`` and by the wire
+tests.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import struct
+from typing import cast
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+LOGGER = logging.getLogger(__name__)
+
+_Received = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
+_Primitive = _Received | P_DATA
+
+_PDU_HEAD = struct.Struct(">BBL")
+_PDV_HEAD = struct.Struct(">LB")
+_P_DATA_TF = 0x04
+_KNOWN_PDUS = range(0x01, 0x08)
+_OTHER_PDU_LIMIT = 1024 * 1024
+"""No association request is larger; a length above is noise, and believing it would reserve the memory."""
+
+_FAREWELL_SECONDS = 1.0
+"""How long the peer has, after our last PDU, to close the connection itself (PS3.8 9.1.5 lets it take ARTIM)."""
+
+
+class ConnectionEndedError(ConnectionError):
+    """The peer closed the connection, or fell silent inside a PDU."""
+
+
+class PassedSocket(AssociationSocket):
+    """The accepted socket of an association; reads exactly, and never asks whether it could."""
+
+    def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
+        client_socket.setblocking(True)
+        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(assoc, client_socket=client_socket)
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Set how long a read may wait; the kernel counts, which costs no further system call."""
+        if self.socket is not None:
+            whole = int(seconds)
+            timeout = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+
+    def read_into(self, view: memoryview) -> None:
+        """Fill `view`.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        ConnectionEndedError
+            The connection ended, or fell silent after some of the bytes.
+        """
+        got = 0
+        while got < len(view):
+            if self.socket is None:
+                raise ConnectionEndedError
+            try:
+                count = self.socket.recv_into(view[got:], 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                if got:
+                    raise ConnectionEndedError from None
+                raise TimeoutError from None
+            except OSError as error:
+                raise ConnectionEndedError from error
+            if not count:
+                raise ConnectionEndedError
+            got += count
+
+
+class BlockingUpperLayer(DULServiceProvider):
+    """The DICOM upper layer (PS3.8 9.2) without a thread of its own.
+
+    What the local user sends goes out within `send_pdu`; what the peer sends is taken in by `step`.
+    """
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self._body = bytearray(0)
+
+    def start(self) -> None:
+        """Nothing to start: the association's thread does the work."""
+        self.assoc._dul_ready.set()
+        self._act_on_events()
+
+    def is_alive(self) -> bool:
+        """Whether the connection still stands."""
+        return not self._kill_thread
+
+    def send_pdu(self, primitive: _Primitive) -> None:
+        """Send at once."""
+        super().send_pdu(primitive)
+        while self._process_recv_primitive():
+            self._act_on_events()
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> _Received | None:
+        """Return the next primitive for the local user; with `wait`, read until there is one or time is up."""
+        if wait:
+            cast(PassedSocket, self.socket).wait_at_most(timeout or self.assoc.network_timeout or 30.0)
+            while self.is_alive() and self.to_user_queue.empty():
+                if not self.step():
+                    break
+        return super().receive_pdu(wait=False)
+
+    def stop_dul(self) -> bool:
+        """Bring the connection to its end in the order that the standard has (state 13, then 1)."""
+        sock = cast(PassedSocket, self.socket)
+        sock.wait_at_most(_FAREWELL_SECONDS)
+        while self.is_alive() and self.state_machine.current_state == "Sta13":
+            if not self.step():
+                sock.close()
+                self._act_on_events()
+        if self.is_alive():
+            sock.close()
+            self._kill_thread = True
+        return True
+
+    def step(self) -> bool:
+        """Take in one PDU.
+
+        Returns
+        -------
+        bool
+            False when none came within the time set by `PassedSocket.wait_at_most`.
+        """
+        try:
+            self._read_pdu_data()
+        except TimeoutError:
+            return False
+        except ConnectionEndedError:
+            if self.assoc._kill and self.state_machine.current_state == "Sta6":
+                return True  # woken by `ServedAssociation.interrupt`, which wants an abort to be sent
+            self.event_queue.put("Evt17")
+        self._act_on_events()
+        return True
+
+    def _act_on_events(self) -> None:
+        while not self._kill_thread:
+            try:
+                event = self.event_queue.get(block=False)
+            except queue.Empty:
+                return
+            self.state_machine.do_action(event)
+
+    def _read_pdu_data(self) -> None:
+        sock = cast(PassedSocket, self.socket)
+        head = bytearray(_PDU_HEAD.size)
+        sock.read_into(memoryview(head))
+        kind, _, length = _PDU_HEAD.unpack(head)
+        limit = max(_OTHER_PDU_LIMIT, self.assoc.ae.maximum_pdu_size)
+        if kind not in _KNOWN_PDUS or length > limit:
+            LOGGER.warning("a peer sent what is no PDU of DICOM; the association is aborted")
+            self.event_queue.put("Evt19")
+            return
+        if len(self._body) < length:
+            self._body = bytearray(length)
+        body = memoryview(self._body)[:length]
+        try:
+            sock.read_into(body)
+        except TimeoutError:
+            raise ConnectionEndedError from None
+        # What a peer's bytes do to pynetdicom's parsers ends this association and nothing else.
+        try:
+            if kind == _P_DATA_TF and self.state_machine.current_state == "Sta6":
+                self._take_data(body)
+                return
+            pdu, event = self._decode_pdu(head + body)
+        except Exception:  # noqa: BLE001
+            LOGGER.warning("a peer sent a PDU that cannot be decoded; the association is aborted")
+            self.event_queue.put("Evt19")
+            return
+        self._recv_pdu.put(pdu)
+        self.event_queue.put(event)
+
+    def _take_data(self, body: memoryview) -> None:
+        """Hand the presentation data values of a P-DATA-TF to DIMSE (action DT-2) without copying them before."""
+        primitive = P_DATA()
+        values = cast(list[tuple[int, memoryview]], primitive.presentation_data_value_list)
+        pos = 0
+        while pos < len(body):
+            length, context_id = _PDV_HEAD.unpack_from(body, pos)
+            if length < 2 or pos + 4 + length > len(body):
+                raise ValueError("a presentation data value does not fit into its PDU")
+            values.append((context_id, body[pos + 5 : pos + 4 + length]))
+            pos += 4 + length
+        self.assoc.dimse.receive_primitive(primitive)
+
+
+class ServedAssociation(Association):
+    """An association in acceptor mode on a socket that somebody else accepted.
+
+    Parameters
+    ----------
+    ae : ApplicationEntity
+        Title, timeouts, PDU size and supported contexts of this node.
+    client_socket : socket.socket
+        The connection.
+    """
+
+    def __init__(self, ae: ApplicationEntity, client_socket: socket.socket) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.dul = BlockingUpperLayer(self)
+        self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
+        self._connection = PassedSocket(self, client_socket)
+        self.set_socket(self._connection)
+        self.acceptor.maximum_length = ae.maximum_pdu_size
+        self.acceptor.ae_title = ae.ae_title
+        self.acceptor.implementation_class_uid = ae.implementation_class_uid
+        self.acceptor.implementation_version_name = ae.implementation_version_name
+        self.acceptor.supported_contexts = ae.supported_contexts
+        self.acceptor.address_info = AddressInformation.from_tuple(client_socket.getsockname())
+        self.requestor.address_info = AddressInformation.from_tuple(client_socket.getpeername())
+        self._connection_lost = False
+
+    def interrupt(self) -> None:
+        """End from another thread: the association's own thread wakes up and aborts."""
+        self._kill = True
+        sock = self._connection.socket
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RD)
+            except OSError:
+                return  # already closed by the peer
+
+    def run_reactor(self) -> None:
+        """Serve the association from its request to its end, in the calling thread."""
+        self.dul.start()
+        primitive = self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)
+        if isinstance(primitive, A_ASSOCIATE):
+            self.requestor.primitive = primitive
+            evt.trigger(self, evt.EVT_REQUESTED, {})
+            if not self.is_aborted and not self.is_rejected:
+                self.acse.negotiate_association()
+            if self.is_established:
+                self._run_reactor()
+        self.kill()
+
+    def _run_reactor(self) -> None:
+        layer = cast(BlockingUpperLayer, self.dul)
+        self._connection.wait_at_most(self.network_timeout or 60.0)
+        while not self._kill:
+            context_id, message = self.dimse.get_msg(block=False)
+            if message is not None:
+                self._serve_request(message, cast(int, context_id))
+            elif self.acse.is_release_requested():
+                self.acse.send_release(is_response=True)
+                self.is_released = True
+                self.is_established = False
+                evt.trigger(self, evt.EVT_RELEASED, {})
+                return
+            elif self.acse.is_aborted():
+                self.dul.receive_pdu(wait=False)
+                self.is_aborted = True
+                self.is_established = False
+                evt.trigger(self, evt.EVT_ABORTED, {})
+                return
+            elif not layer.is_alive():
+                return
+            elif not layer.step():
+                LOGGER.warning("an association was silent for %g s and is aborted", self.network_timeout)
+                self.abort()
+                return
+        if self.is_established:
+            self.abort()

@@ -1,0 +1,249 @@
+"""What the node does with one association: admit or reject it, say what it negotiated, store what it sends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Protocol, cast
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+
+from m3node.errors import InputRejected
+from m3node.intake import receive_status
+from m3node.intake.association import OpenLease
+from m3node.intake.receive_header import identify, is_valid_uid
+from m3node.intake.receive_loop import ServedAssociation
+from m3node.intake.receive_status import Answer
+from m3node.intake.spool import Spool
+from m3node.settings import ListenerSettings
+
+LOGGER = logging.getLogger(__name__)
+
+_CLASS_NOT_ACCEPTED = 3
+"""Result of a presentation context: abstract syntax not supported (PS3.8 table 9-18)."""
+
+_NAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an association is rejected: result, source and reason of PS3.8 table 9-21, and words for the log."""
+
+    result: int
+    source: int
+    reason: int
+    words: str
+
+
+def refusal(listener: ListenerSettings, *, calling: str, called: str, over_limit: bool) -> Refusal | None:
+    """Decide whether to reject an association request.
+
+    Parameters
+    ----------
+    listener : ListenerSettings
+        Own title and the list of callers.
+    calling, called : str
+        AE titles of the request.
+    over_limit : bool
+        Whether as many associations as allowed are open already.
+
+    Returns
+    -------
+    Refusal or None
+        None to accept.
+    """
+    if called.strip() != listener.ae_title:
+        return Refusal(1, 1, 7, f"called AE title not recognized (this node is {listener.ae_title})")
+    if calling.strip() not in {caller.ae_title for caller in listener.callers}:
+        return Refusal(1, 1, 3, "calling AE title not recognized (add it to listener.callers)")
+    if over_limit:
+        return Refusal(2, 3, 2, f"local limit exceeded (listener.max_associations = {listener.max_associations})")
+    return None
+
+
+class LeaseKeeper(Protocol):
+    """Opens and closes the leases that a process keeps alive."""
+
+    def open_lease(self, *, calling: str, called: str, peer: str) -> OpenLease:
+        """Begin a lease."""
+
+    def close_lease(self, lease: OpenLease) -> None:
+        """End a lease."""
+
+
+class Session:
+    """One association, from its request to its end.
+
+    Parameters
+    ----------
+    ae : ApplicationEntity
+        This node.
+    listener : ListenerSettings
+        Whom it admits.
+    spool : Spool
+        Where instances go.
+    leases : LeaseKeeper
+        Who keeps the lease alive.
+    connection : socket.socket
+        The accepted connection.
+    over_limit : bool
+        Whether to reject for want of room.
+    """
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        listener: ListenerSettings,
+        spool: Spool,
+        leases: LeaseKeeper,
+        connection: socket.socket,
+        *,
+        over_limit: bool,
+    ) -> None:
+        self._listener = listener
+        self._spool = spool
+        self._leases = leases
+        self._over_limit = over_limit
+        self._calling = ""
+        self._peer = connection.getpeername()[0]
+        self._lease: OpenLease | None = None
+        self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
+        self._association = ServedAssociation(ae, connection)
+        for event, handler in (
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_ECHO, self._on_echo),
+        ):
+            self._association.bind(event, handler)
+
+    def run(self) -> None:
+        """Serve it in the calling thread, until it is released, aborted or interrupted."""
+        try:
+            self._association.run_reactor()
+        finally:
+            if self._lease is not None:
+                self._log_end()
+                with suppress(OSError):  # without its last line the lease ends when its touches do
+                    self._leases.close_lease(self._lease)
+
+    def interrupt(self) -> None:
+        """Abort it, from another thread."""
+        self._association.interrupt()
+
+    def _on_requested(self, event: evt.Event) -> None:
+        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+        self._calling = request.calling_ae_title.strip()
+        called = request.called_ae_title.strip()
+        refused = refusal(self._listener, calling=self._calling, called=called, over_limit=self._over_limit)
+        if refused is not None:
+            LOGGER.warning(
+                "rejected an association from %s at %s to %s: %s [%d/%d/%d]",
+                _printable(self._calling),
+                self._peer,
+                _printable(called),
+                refused.words,
+                refused.result,
+                refused.source,
+                refused.reason,
+            )
+            event.assoc.acse.send_reject(refused.result, refused.source, refused.reason)
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        association = event.assoc
+        self._lease = self._leases.open_lease(calling=self._calling, called=self._listener.ae_title, peer=self._peer)
+        LOGGER.info("association from %s at %s: %s", self._calling, self._peer, self._lease.id)
+        self._log_refused_contexts(association)
+
+    def _log_refused_contexts(self, association: Association) -> None:
+        # A sender may offer all it knows, over a hundred contexts, to send CT: one line, not a hundred.
+        offered = {context.context_id: context for context in association.requestor.requested_contexts}
+        foreign: list[str] = []
+        for context in association.rejected_contexts:
+            name = cast(UID, context.abstract_syntax).name
+            if context.result == _CLASS_NOT_ACCEPTED:
+                foreign.append(name)
+                continue
+            LOGGER.warning(
+                "refused %s from %s in %s: none of these transfer syntaxes can be decoded here",
+                name,
+                self._calling,
+                ", ".join(f"{syntax.name} ({syntax})" for syntax in offered[context.context_id].transfer_syntax),
+            )
+        names = list(dict.fromkeys(foreign))
+        if names and association.accepted_contexts:
+            more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+            LOGGER.info("not accepted here, offered by %s: %s%s", self._calling, ", ".join(names[:_NAMES]), more)
+        elif names:
+            LOGGER.warning("nothing that %s offers is accepted here: %s", self._calling, ", ".join(names))
+
+    def _on_echo(self, event: evt.Event) -> int:
+        LOGGER.info("echo from %s", self._calling)
+        return receive_status.SUCCESS
+
+    def _on_store(self, event: evt.Event) -> int | Dataset:
+        request = cast(C_STORE, event.request)
+        answer = self._store(request, event.context.abstract_syntax, event.context.transfer_syntax)
+        if answer.status == receive_status.SUCCESS:
+            return answer.status
+        self._counts["refused"] += 1
+        uid = str(request.AffectedSOPInstanceUID)
+        LOGGER.warning(
+            "refused instance %s from %s with status 0x%04X: %s",
+            uid if is_valid_uid(uid) else "(no valid UID)",
+            self._calling,
+            answer.status,
+            answer.comment,
+        )
+        response = Dataset()
+        response.Status = answer.status
+        response.ErrorComment = answer.comment[:64]
+        return response
+
+    def _store(self, request: C_STORE, abstract_syntax: str, transfer_syntax: str) -> Answer:
+        if request.AffectedSOPClassUID != abstract_syntax:
+            return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
+        data = cast(BytesIO, request.DataSet).getbuffer()
+        try:
+            identity = identify(data, transfer_syntax)
+        except InputRejected as error:
+            return receive_status.of_rejection(error)
+        if identity.sop_class_uid != request.AffectedSOPClassUID:
+            return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP class")
+        if identity.sop_instance_uid != request.AffectedSOPInstanceUID:
+            return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP instance")
+        try:
+            stored = self._spool.store(identity, data, transfer_syntax_uid=str(transfer_syntax), sender=self._calling)
+            # Named before the answer: once the sender hears of success, the keeper can know of the instance.
+            assert self._lease is not None  # EVT_ACCEPTED comes before every DIMSE message
+            self._lease.append(str(stored.path.relative_to(self._spool.data_root)), stored.status)
+        except OSError as error:
+            return receive_status.of_disk(error)
+        self._counts[stored.status] += 1
+        if stored.status == "revision":
+            LOGGER.warning("instance %s was stored before with other bytes: kept beside", identity.sop_instance_uid)
+        return Answer(receive_status.SUCCESS)
+
+    def _log_end(self) -> None:
+        association = self._association
+        how = "released" if association.is_released else "aborted" if association.is_aborted else "lost"
+        LOGGER.info(
+            "association from %s %s: %d new, %d duplicate, %d revised, %d refused",
+            self._calling,
+            how,
+            *(self._counts[kind] for kind in ("new", "duplicate", "revision", "refused")),
+        )
+
+
+def _printable(title: str) -> str:
+    """Make a title of an unknown peer fit for a log line."""
+    return "".join(character if character.isprintable() else "?" for character in title)

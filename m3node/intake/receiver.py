@@ -1,0 +1,173 @@
+"""A receiver process: serves the associations whose sockets the acceptor passes to it.
+
+Each association has a thread that waits for its socket; what the threads do between two waits is short or is done by
+the kernel (writing, synchronising), so that several associations share a process well. The process ends when its
+channel to the acceptor ends, however that came about.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+
+from pynetdicom import _config
+from pynetdicom.ae import ApplicationEntity
+
+from m3node import logs
+from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from m3node.intake.association import HEARTBEAT_SECONDS, OpenLease
+from m3node.intake.contexts import presentation_contexts
+from m3node.intake.receive_session import Session
+from m3node.intake.spool import Spool
+from m3node.layout import DataLayout
+from m3node.settings import ListenerSettings, Settings
+
+LOGGER = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 30.0
+"""How long a connection may stand without an association request (ARTIM, PS3.8 9.1.5)."""
+
+GRACE_SECONDS = 5.0
+"""How long open associations may go on after the node was told to stop."""
+
+# The channel between acceptor and receiver keeps message boundaries (SOCK_SEQPACKET).
+SERVE, REFUSE, STOP = b"serve", b"refuse", b"stop"
+"""Acceptor to receiver: serve the passed socket, reject what it asks for want of room, end."""
+READY, FINISHED = b"ready", b"finished"
+"""Receiver to acceptor: sockets may come; one association has ended."""
+
+
+class Receiver:
+    """What the associations of one process share.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole tree.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._listener = settings.listener
+        self._layout = DataLayout(settings.data_dir.absolute())
+        self._spool = Spool(self._layout, durable=settings.listener.durable)
+        self._ae = application_entity(settings.listener)
+        self._leases: dict[str, OpenLease] = {}
+        self._sessions: set[Session] = set()
+        self._lock = threading.Lock()
+
+    def serve(self, connection: socket.socket, *, over_limit: bool) -> None:
+        """Serve one association from its request to its end, in the calling thread."""
+        with connection:
+            try:
+                session = Session(self._ae, self._listener, self._spool, self, connection, over_limit=over_limit)
+            except OSError:
+                return  # the peer has gone already: a port scan, a load balancer's probe
+            with self._lock:
+                self._sessions.add(session)
+            try:
+                session.run()
+            finally:
+                with self._lock:
+                    self._sessions.discard(session)
+
+    def open_lease(self, *, calling: str, called: str, peer: str) -> OpenLease:
+        """Begin a lease, and touch it from now on."""
+        lease = OpenLease(self._layout.associations, calling=calling, called=called, peer=peer)
+        with self._lock:
+            self._leases[lease.id] = lease
+        return lease
+
+    def close_lease(self, lease: OpenLease) -> None:
+        """End a lease."""
+        with self._lock:
+            self._leases.pop(lease.id, None)
+        lease.close()
+
+    def keep_touching(self) -> None:
+        """Touch the leases of all open associations, for ever."""
+        while True:
+            with self._lock:
+                leases = list(self._leases.values())
+            for lease in leases:
+                lease.touch()
+            time.sleep(HEARTBEAT_SECONDS)
+
+    def drain(self, grace_seconds: float) -> None:
+        """Let open associations end by themselves, then abort those that are left."""
+        self._wait(grace_seconds)
+        with self._lock:
+            left = list(self._sessions)
+        for session in left:
+            session.interrupt()
+        self._wait(2.0)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._sessions and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def application_entity(listener: ListenerSettings) -> ApplicationEntity:
+    """Describe this node to pynetdicom."""
+    ae = ApplicationEntity(ae_title=listener.ae_title)
+    ae.maximum_pdu_size = listener.maximum_pdu_size
+    ae.maximum_associations = 2**31  # the acceptor counts, over all receivers
+    ae.acse_timeout = REQUEST_SECONDS
+    ae.network_timeout = listener.idle_seconds
+    ae.dimse_timeout = listener.idle_seconds
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION
+    ae.supported_contexts = presentation_contexts()
+    return ae
+
+
+def receive(settings: Settings, channel: socket.socket, number: int) -> None:
+    """Be a receiver process until the channel says stop or ends.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole tree.
+    channel : socket.socket
+        This process's end of the pair that it shares with the acceptor.
+    number : int
+        Which receiver it is, for the log.
+    """
+    # A terminal and an init system signal the whole group; a receiver ends when the acceptor says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logs.set_up(settings.log.level, f"receiver {number}")
+    _config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for the log, whether it is shown or not
+    receiver = Receiver(settings)
+    threading.Thread(target=receiver.keep_touching, name="heartbeat", daemon=True).start()
+
+    def serve(connection: socket.socket, over_limit: bool) -> None:
+        try:
+            receiver.serve(connection, over_limit=over_limit)
+        except Exception as error:  # noqa: BLE001 - one association's failure must not end the others'
+            LOGGER.error("an association ended unexpectedly: %s", logs.describe(error))
+        finally:
+            _tell(channel, FINISHED)
+
+    _tell(channel, READY)
+    while True:
+        message, handles, _, _ = socket.recv_fds(channel, 64, 1)
+        if not message:
+            os._exit(1)  # the acceptor is gone: nobody would ever stop the open associations
+        if message == STOP:
+            break
+        for handle in handles:
+            connection = socket.socket(fileno=handle)
+            threading.Thread(target=serve, args=(connection, message == REFUSE), daemon=True).start()
+    receiver.drain(GRACE_SECONDS)
+
+
+def _tell(channel: socket.socket, message: bytes) -> None:
+    try:
+        channel.send(message)
+    except OSError:
+        return  # the acceptor is gone; `receive` sees it too
