@@ -73,6 +73,8 @@ class OpenedFile:
         Whether there is pixel data (also float or double float).
     pixel_offset, pixel_length : int
         Where the value of native Pixel Data lies in the file; -1 for both when it is encapsulated or deflated.
+    value_offset : int
+        Where the value of Pixel Data begins, encapsulated or not; in the inflated data set when that is deflated.
     little_endian : bool
         Byte order of numbers.
     """
@@ -84,6 +86,7 @@ class OpenedFile:
     has_pixels: bool
     pixel_offset: int
     pixel_length: int
+    value_offset: int
     little_endian: bool
 
 
@@ -156,6 +159,7 @@ def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, di
         has_pixels=scan.found,
         pixel_offset=scan.offset if native else -1,
         pixel_length=scan.length if native else -1,
+        value_offset=scan.offset,
         little_endian=little,
     )
 

@@ -1,0 +1,194 @@
+"""A manifest in, a volume in HU out: each pixel is brought into one int16 array once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from m3node.errors import InputRejected
+from m3node.imaging.decode import Job, SharedMemory, decode_in_processes, decode_into
+from m3node.imaging.geometry import PatientGeometry
+from m3node.imaging.native import FrameTask, read_native
+from m3node.imaging.volume import CTVolume, HUArray, SliceSource
+from m3node.intake.header import FrameHeader, InstanceHeader, PixelLayout
+from m3node.intake.manifest import Manifest
+from m3node.intake.sop_classes import MULTI_FRAME_CT
+from m3node.rejection import Reason
+
+PROCESSES_FROM = 40
+"""Compressed frames from which starting other processes pays."""
+
+_STAGE = "reading the volume"
+
+
+def assemble(
+    manifest: Manifest, *, workers: int | None = None, progress: Callable[[str, int, int], None] | None = None
+) -> CTVolume:
+    """Read the pixels of a manifest's slices as one volume.
+
+    Native pixels are read by threads at the offsets that the headers hold, straight into the array; encapsulated ones
+    are decoded by processes. Beside the array, a slice a worker is all the memory that is needed.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        A fit stack.
+    workers : int, optional
+        Threads or processes; the number of cores, at most 8, by default. 1 keeps all work in this process.
+    progress : callable, optional
+        Called with (stage, slices done, slices in all), from any thread.
+
+    Returns
+    -------
+    CTVolume
+        Slices in manifest order; HU rounded to int16 and clipped to its range.
+
+    Raises
+    ------
+    InputRejected
+        ``UNDECODABLE`` names the instance that cannot be decoded or has changed since it was indexed;
+        ``MISSING_GEOMETRY``, ``MIXED_GEOMETRY``, ``NO_PIXEL_DATA`` and ``UNSUPPORTED_PIXELS`` a stack that was not
+        judged.
+    """
+    workers = workers or min(8, len(os.sched_getaffinity(0)))
+    geometry = geometry_of(manifest)
+    root = Path(manifest.root)
+    native: list[Job] = []
+    coded: list[Job] = []
+    for header, tasks in _tasks(manifest):
+        layout = _layout(header)
+        (native if layout.offset >= 0 else coded).append((root / header.path, header, tasks))
+    advance = _counter(len(manifest.slices), progress)
+    coded_frames = sum(len(tasks) for _, _, tasks in coded)
+    if workers > 1 and coded_frames >= PROCESSES_FROM:
+        memory = SharedMemory(geometry.shape)
+        hu = memory.array
+        try:
+            decode_in_processes(coded, hu, memory, workers, advance)
+        finally:
+            memory.close()
+    else:
+        hu = np.empty(geometry.shape, dtype=np.int16)
+        decode_into(coded, hu, advance)
+    _read_native(native, hu, workers, advance)
+    hu.flags.writeable = False
+    return CTVolume(hu=hu, geometry=geometry, sources=_sources(manifest))
+
+
+def geometry_of(manifest: Manifest) -> PatientGeometry:
+    """Lay the grid of a manifest's slices into the patient.
+
+    The slice axis of the affine runs from the first to the last Image Position (Patient), evenly divided; a stack of
+    one slice takes its normal and thickness.
+
+    Raises
+    ------
+    InputRejected
+        ``MISSING_GEOMETRY`` or ``NO_PIXEL_DATA``.
+    """
+    frames = [manifest.instances[ref.instance].frames[ref.frame] for ref in manifest.slices]
+    layout = _layout(manifest.instances[0])
+    first = frames[0]
+    if first.orientation is None or first.pixel_spacing is None or any(frame.position is None for frame in frames):
+        raise InputRejected(
+            Reason.MISSING_GEOMETRY,
+            f"series {manifest.stack.series_instance_uid} lacks position, orientation or pixel spacing",
+        )
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    row, column = np.asarray(first.orientation[:3]), np.asarray(first.orientation[3:])
+    affine = np.eye(4)
+    affine[:3, 0] = _step(positions, np.cross(row, column), first)
+    affine[:3, 1] = column * first.pixel_spacing[0]
+    affine[:3, 2] = row * first.pixel_spacing[1]
+    affine[:3, 3] = positions[0]
+    return PatientGeometry(affine=affine, positions=positions, shape=(len(frames), layout.rows, layout.columns))
+
+
+def _step(positions: np.ndarray, normal: np.ndarray, first: FrameHeader) -> np.ndarray:
+    if len(positions) > 1:
+        return np.asarray((positions[-1] - positions[0]) / (len(positions) - 1))
+    return normal * (first.slice_thickness or 1.0)
+
+
+def _tasks(manifest: Manifest) -> list[tuple[InstanceHeader, tuple[FrameTask, ...]]]:
+    by_instance: dict[int, list[FrameTask]] = {}
+    for k, ref in enumerate(manifest.slices):
+        header = manifest.instances[ref.instance]
+        frame = header.frames[ref.frame]
+        if frame.rescale_slope is None or frame.rescale_intercept is None:
+            raise InputRejected(
+                Reason.UNSUPPORTED_PIXELS, f"instance {header.sop_instance_uid} has no rescale to Hounsfield units"
+            )
+        by_instance.setdefault(ref.instance, []).append(
+            FrameTask(k, ref.frame, frame.rescale_slope, frame.rescale_intercept)
+        )
+    reference = _layout(manifest.instances[0])
+    for header in manifest.instances:
+        layout = _layout(header)
+        if (layout.rows, layout.columns) != (reference.rows, reference.columns):
+            raise InputRejected(
+                Reason.MIXED_GEOMETRY,
+                f"instance {header.sop_instance_uid} has {layout.rows}×{layout.columns} pixels, "
+                f"others {reference.rows}×{reference.columns}",
+            )
+    return [(manifest.instances[index], tuple(tasks)) for index, tasks in by_instance.items()]
+
+
+def _layout(header: InstanceHeader) -> PixelLayout:
+    layout = header.pixels
+    if layout is None:
+        raise InputRejected(Reason.NO_PIXEL_DATA, f"instance {header.sop_instance_uid} has no pixel data")
+    if layout.samples_per_pixel != 1 or layout.bits_allocated not in {8, 16, 32}:
+        raise InputRejected(
+            Reason.UNSUPPORTED_PIXELS,
+            f"instance {header.sop_instance_uid} has {layout.samples_per_pixel} samples a pixel of "
+            f"{layout.bits_allocated} bits; a CT has one of 8, 16 or 32",
+        )
+    return layout
+
+
+def _read_native(jobs: Sequence[Job], hu: HUArray, workers: int, advance: Callable[[int], None]) -> None:
+    def read(job: Job) -> None:
+        path, header, tasks = job
+        read_native(path, header, tasks, hu)
+        advance(len(tasks))
+
+    # A multi-frame instance is read in parts, so that all threads have work.
+    parts = [
+        (path, header, tasks[first : first + 16]) for path, header, tasks in jobs for first in range(0, len(tasks), 16)
+    ]
+    if workers == 1 or len(parts) < 2:
+        for part in parts:
+            read(part)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(read, parts):
+            pass
+
+
+def _counter(total: int, progress: Callable[[str, int, int], None] | None) -> Callable[[int], None]:
+    done = 0
+    lock = Lock()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            if progress is not None:
+                progress(_STAGE, done, total)
+
+    return advance
+
+
+def _sources(manifest: Manifest) -> tuple[SliceSource, ...]:
+    sources: list[SliceSource] = []
+    for ref in manifest.slices:
+        header = manifest.instances[ref.instance]
+        number = header.frames[ref.frame].number if header.sop_class_uid in MULTI_FRAME_CT else None
+        sources.append(SliceSource(header.sop_class_uid, header.sop_instance_uid, number))
+    return tuple(sources)
