@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from m3node.errors import InputRejected
