@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from m3node import __version__
 from m3node.errors import ConfigError, M3NodeError
 
-COMMANDS: tuple[str, ...] = ("config",)
+COMMANDS: tuple[str, ...] = ("config", "echo", "send")
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
 
 
