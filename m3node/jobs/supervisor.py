@@ -1,0 +1,245 @@
+"""Keeps the node's processes alive: each in a process of its own, replaced when it dies, stopped in order.
+
+A process that dies takes no other with it. When the supervisor itself is killed, the kernel kills its children
+(``PR_SET_PDEATHSIG``), so that no half of a node lives on and holds the port.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, get_context
+from multiprocessing.context import SpawnProcess
+
+from m3node.errors import M3NodeError
+from m3node.logs import describe, set_up
+from m3node.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+Report = Callable[[object], None]
+Target = Callable[[Settings, threading.Event, Report], None]
+"""Runs until the event is set; ``report`` tells the supervisor that it is ready, with whatever is to be known."""
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+HEALTHY_SECONDS = 60.0
+"""A process that lived so long is replaced at once again; one that dies sooner waits twice as long each time."""
+STOP_SECONDS = 15.0
+"""What a process has to come to its end after SIGTERM, before it is killed."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class StartError(M3NodeError):
+    """A process that the node cannot do without did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A process of the node.
+
+    Attributes
+    ----------
+    name : str
+        What the log calls it.
+    target : callable
+        Its work; a module-level function, because processes are spawned.
+    essential : bool
+        The node does not start when this one fails before it was ready (the port is taken, for example).
+    """
+
+    name: str
+    target: Target
+    essential: bool = False
+
+
+@dataclass(slots=True)
+class _Child:
+    role: Role
+    process: SpawnProcess | None = None
+    reports: connection.Connection | None = None
+    started: float = 0.0
+    ready: bool = False
+    pause: float = 0.0
+    due: float = 0.0
+    stopped: bool = field(default=False)
+
+
+class Supervisor:
+    """Starts the roles, replaces the ones that die and stops them in the order given.
+
+    Parameters
+    ----------
+    roles : sequence of Role
+        In the order in which they stop; they start together.
+    settings : Settings
+        Given to every process.
+    on_ready : callable
+        Called with a role's name and what it reported, each time one reports; may return other settings, which
+        processes that are started later get (a port that the system chose stays the same that way).
+    """
+
+    def __init__(
+        self,
+        roles: Sequence[Role],
+        settings: Settings,
+        on_ready: Callable[[str, object], Settings | None],
+    ) -> None:
+        self._children = [_Child(role) for role in roles]
+        self._settings = settings
+        self._on_ready = on_ready
+        self._context = get_context("spawn")
+
+    def run(self, stop: threading.Event) -> None:
+        """Supervise until ``stop`` is set; call it from the main thread, whose end the children watch.
+
+        Raises
+        ------
+        StartError
+            An essential role died before it was ready.
+        """
+        try:
+            for child in self._children:
+                self._start(child)
+            while not stop.is_set():
+                self._look()
+        finally:
+            self._stop_all()
+
+    def pids(self) -> dict[str, int]:
+        """Return the living processes by role."""
+        return {
+            child.role.name: child.process.pid
+            for child in self._children
+            if child.process is not None and child.process.pid is not None and child.process.is_alive()
+        }
+
+    def _start(self, child: _Child) -> None:
+        reports, sending = self._context.Pipe(duplex=False)
+        child.process = self._context.Process(
+            target=_main,
+            args=(child.role, self._settings, sending, os.getpid()),
+            name=f"m3node {child.role.name}",
+        )
+        child.process.start()
+        sending.close()
+        child.reports = reports
+        child.started = time.monotonic()
+        _log.info("started %s (process %d)", child.role.name, child.process.pid)
+
+    def _look(self) -> None:
+        """Wait a moment for a report, a death or a start that is due, and act on it."""
+        for child in self._children:
+            if child.process is None and time.monotonic() >= child.due:
+                self._start(child)
+        waiting: list[connection.Connection | int] = []
+        for child in self._children:
+            if child.process is not None:
+                waiting.append(child.process.sentinel)
+            if child.reports is not None:
+                waiting.append(child.reports)
+        happened = connection.wait(waiting, timeout=0.2) if waiting else []
+        for child in self._children:
+            if child.reports is not None and child.reports in happened:
+                self._hear(child)
+            if child.process is not None and child.process.sentinel in happened:
+                self._bury(child)
+
+    def _hear(self, child: _Child) -> None:
+        assert child.reports is not None
+        try:
+            value = child.reports.recv()
+        except EOFError:
+            child.reports.close()
+            child.reports = None
+            return
+        child.ready = True
+        self._settings = self._on_ready(child.role.name, value) or self._settings
+
+    def _bury(self, child: _Child) -> None:
+        assert child.process is not None
+        child.process.join()
+        code = child.process.exitcode
+        child.process.close()
+        child.process = None
+        if child.reports is not None:
+            child.reports.close()
+            child.reports = None
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
+        if child.role.essential and not child.ready:
+            raise StartError(f"the {child.role.name} {how} before it was ready; the reason is in the lines above")
+        lived = time.monotonic() - child.started
+        healthy = lived >= HEALTHY_SECONDS
+        child.pause = FIRST_PAUSE if healthy or not child.pause else min(2 * child.pause, LONGEST_PAUSE)
+        child.due = time.monotonic() + child.pause
+        _log.error("the %s %s; it is started again in %g s", child.role.name, how, child.pause)
+
+    def _stop_all(self) -> None:
+        for child in self._children:
+            process = child.process
+            if process is None:
+                continue
+            process.terminate()
+            process.join(STOP_SECONDS)
+            if process.is_alive():
+                _log.warning("the %s did not stop within %g s and is killed", child.role.name, STOP_SECONDS)
+                process.kill()
+                process.join()
+            _log.info("stopped %s", child.role.name)
+            process.close()
+            child.process = None
+
+
+def stop_on_signals(stop: threading.Event, *signals: signal.Signals) -> None:
+    """Set ``stop`` when one of the signals arrives.
+
+    The event is set by a thread: the handler may run while the main thread holds the event's own lock.
+    """
+
+    def handler(_number: int, _frame: object) -> None:
+        threading.Thread(target=stop.set, daemon=True).start()
+
+    for number in signals:
+        signal.signal(number, handler)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the one that started it ends.
+
+    Parameters
+    ----------
+    parent : int
+        The starter's process id, against a death before this call.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _main(role: Role, settings: Settings, reports: connection.Connection, parent: int) -> None:
+    """Run one role in its own process."""
+    stop = threading.Event()
+    # Ctrl-C reaches the whole group; who stops when is the supervisor's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop_on_signals(stop, signal.SIGTERM)
+    die_with_parent(parent)
+    set_up(settings.log.level, role.name)
+    try:
+        role.target(settings, stop, reports.send)
+    except M3NodeError as error:
+        _log.error("%s", error)
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - a process boundary: the supervisor starts it again
+        _log.critical("ended by an unexpected error: %s", describe(error))
+        if isinstance(error, OSError):
+            _log.critical("%s", error.strerror)
+        sys.exit(1)

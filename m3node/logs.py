@@ -1,0 +1,51 @@
+"""Plain log lines to standard error, the same in every process: UTC time, level, the process's role, message.
+
+The loggers of pynetdicom and pydicom stay shut at every level: at debug level they print data sets, and with them
+patients.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+import warnings
+
+TALKERS = ("pydicom", "pynetdicom", "highdicom", "PIL", "watchdog")
+"""Other packages' loggers that may quote a data set, or that drown ours at debug level."""
+
+
+class _UtcFormatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+def set_up(level: str, role: str) -> None:
+    """Send every record of this process to standard error.
+
+    Parameters
+    ----------
+    level : str
+        ``log.level`` of the settings.
+    role : str
+        What this process is, for example ``keeper``; stands in every line.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_UtcFormatter(f"%(asctime)s %(levelname)-7s {role}: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if not sys.warnoptions:
+        # pydicom's warnings quote the value they are about.
+        warnings.simplefilter("ignore")
+
+
+def describe(error: BaseException) -> str:
+    """Name an unexpected error by its type and places in the code.
+
+    Its message is left out on purpose: it may quote a data set, and with it a patient.
+    """
+    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
+    return f"{type(error).__name__} at {' > '.join(places) or 'an unknown place'}"
