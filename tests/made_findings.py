@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from m3node import __version__
 from m3node.detectors.protocols import Box2D, DetectorIdentity, ScoreKind, SliceBox
 from m3node.imaging.geometry import PatientGeometry

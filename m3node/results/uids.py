@@ -65,19 +65,19 @@ def run_digest(findings: Findings) -> str:
     )
 
 
-def instance_uid(findings: Findings, kind: ObjectKind) -> UID:
-    """SOP Instance UID of an object."""
-    return derived_uid("instance", kind.value, run_digest(findings))
+def instance_uid(digest: str, kind: ObjectKind) -> UID:
+    """SOP Instance UID of a run's object; ``digest`` is the run's."""
+    return derived_uid("instance", kind.value, digest)
 
 
-def series_uid(findings: Findings, kind: ObjectKind) -> UID:
-    """Series Instance UID of an object: each has a series of its own."""
-    return derived_uid("series", kind.value, run_digest(findings))
+def series_uid(digest: str, kind: ObjectKind) -> UID:
+    """Series Instance UID of a run's object: each has a series of its own."""
+    return derived_uid("series", kind.value, digest)
 
 
-def dimension_organization_uid(findings: Findings) -> UID:
-    """Dimension Organization UID of the SEG, which highdicom would make at random."""
-    return derived_uid("dimension organization", run_digest(findings))
+def dimension_organization_uid(digest: str) -> UID:
+    """Dimension Organization UID of a run's SEG, which highdicom would make at random."""
+    return derived_uid("dimension organization", digest)
 
 
 def tracking_uid(findings: Findings, lesion: Lesion) -> UID:

@@ -1,0 +1,125 @@
+"""Builds a run's objects from its findings, each once: what is in the folder stays (decision 6 of the design)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from m3node.errors import ResultError
+from m3node.intake.manifest import Manifest
+from m3node.results.dress import Job
+from m3node.results.findings import Findings, Outcome
+from m3node.results.objects import ObjectKind, ResultObject
+from m3node.results.placing import place
+from m3node.results.presentation import build_presentation
+from m3node.results.report import build_lesion_report
+from m3node.results.segmentation import build_segmentation, has_segmentation
+from m3node.results.source import read_source
+from m3node.results.uids import run_digest
+from m3node.results.volumes import build_volume_report
+from m3node.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_KINDS = (ObjectKind.SEGMENTATION, ObjectKind.REPORT, ObjectKind.VOLUMES, ObjectKind.PRESENTATION)
+"""What every destination understands; the Enhanced SRs are built only for one that asks for them."""
+
+_BUILDERS: dict[ObjectKind, Callable[[Job], bytes]] = {
+    ObjectKind.SEGMENTATION: build_segmentation,
+    ObjectKind.REPORT: lambda job: build_lesion_report(job, ObjectKind.REPORT),
+    ObjectKind.VOLUMES: lambda job: build_volume_report(job, ObjectKind.VOLUMES),
+    ObjectKind.PRESENTATION: build_presentation,
+    ObjectKind.REPORT_ENHANCED: lambda job: build_lesion_report(job, ObjectKind.REPORT_ENHANCED),
+    ObjectKind.VOLUMES_ENHANCED: lambda job: build_volume_report(job, ObjectKind.VOLUMES_ENHANCED),
+}
+
+
+def build_objects(
+    findings: Findings,
+    manifest: Manifest,
+    folder: Path,
+    settings: Settings,
+    *,
+    kinds: Collection[ObjectKind] | None = None,
+) -> tuple[ResultObject, ...]:
+    """Build what is missing, and return everything that was asked for.
+
+    Parameters
+    ----------
+    findings : Findings
+        As ``load_findings`` gives them: with tracking UIDs, and persisted before.
+    manifest : Manifest
+        The generation that they answer.
+    folder : Path
+        The run's folder.
+    settings : Settings
+        Only ``results`` matters.
+    kinds : collection of ObjectKind, optional
+        The four of ``DEFAULT_KINDS`` when not given.
+
+    Returns
+    -------
+    tuple of ResultObject
+        The SEG first, since reports refer to it. No SEG without a liver; nothing for a rejected stack.
+
+    Raises
+    ------
+    ResultError
+        Findings and manifest do not belong together, the source cannot be referenced, or the disk refuses.
+    """
+    if findings.outcome is Outcome.REJECTED:
+        return ()
+    if findings.manifest_key != manifest.key:
+        raise ResultError(
+            f"findings of generation {findings.manifest_key[:12]} cannot be reported on generation {manifest.key[:12]}"
+        )
+    wanted = [kind for kind in _BUILDERS if kind in (DEFAULT_KINDS if kinds is None else kinds)]
+    missing = [kind for kind in wanted if not (folder / kind.file_name).exists()]
+    if missing:
+        job = Job(
+            findings=findings,
+            source=read_source(manifest),
+            settings=settings.results,
+            digest=run_digest(findings),
+        )
+        for kind in missing:
+            if kind is ObjectKind.SEGMENTATION and not has_segmentation(job):
+                continue
+            place(folder / kind.file_name, _BUILDERS[kind](job))
+            logger.info("built %s of series %s", kind.value, manifest.stack.label)
+    return tuple(read_object(folder, kind) for kind in wanted if (folder / kind.file_name).exists())
+
+
+def read_object(folder: Path, kind: ObjectKind) -> ResultObject:
+    """Describe an object that lies in a run's folder.
+
+    Raises
+    ------
+    ResultError
+        It is not there or not readable.
+    """
+    path = folder / kind.file_name
+    try:
+        content = path.read_bytes()
+        ds = pydicom.dcmread(
+            io.BytesIO(content),
+            stop_before_pixels=True,
+            specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"],
+        )
+        return ResultObject(
+            kind=kind,
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
+            sop_class_uid=str(ds.SOPClassUID),
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            study_instance_uid=str(ds.StudyInstanceUID),
+        )
+    except (OSError, InvalidDicomError, AttributeError) as error:
+        raise ResultError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,168 @@
+"""The SEG shows the masks it was made from: voxel for voxel, in patient space, however the series is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from m3node.errors import ResultError
+from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from m3node.imaging.geometry import PatientGeometry
+from m3node.imaging.mask import VoxelMask
+from m3node.intake.manifest import Manifest
+from m3node.m3.lesion import MaskOrigin
+from m3node.results.build import build_objects
+from m3node.results.findings import Findings
+from m3node.results.objects import ObjectKind
+from m3node.results.succession import assign_tracking
+from m3node.settings import Settings
+from made_findings import ellipsoid, made_findings, made_lesion
+from made_manifest import made_manifest, manifest_geometry
+
+SHAPE = (14, 37, 53)  # rows × columns is no multiple of 8: frames do not begin at a byte
+SPACING = (2.5, 0.8, 0.7)
+TILT = float(np.cos(np.radians(12))), float(np.sin(np.radians(12)))
+
+STORAGE = {
+    "head first supine": (axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100)), "HFS"),
+    "feet first supine": (
+        axial_geometry(SHAPE, SPACING, origin=(20, -30, 100), row=(-1, 0, 0), column=(0, 1, 0)),
+        "FFS",
+    ),
+    "head first prone": (
+        axial_geometry(SHAPE, SPACING, origin=(20, 30, 100), row=(-1, 0, 0), column=(0, -1, 0)),
+        "HFP",
+    ),
+    "slices stored downwards": (axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100), upwards=False), "HFS"),
+    "rotated in plane": (
+        axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100), row=(*TILT, 0), column=(-TILT[1], TILT[0], 0)),
+        "HFS",
+    ),
+}
+
+
+def series(folder: Path, geometry: PatientGeometry, patient_position: str = "HFS") -> Manifest:
+    hu = np.zeros(geometry.shape, dtype=np.int16)
+    return made_manifest(write_ct_series(folder / "ct", hu, geometry, seed=1, patient_position=patient_position))
+
+
+def segment_in_patient_space(path: Path, number: int) -> npt.NDArray[np.float64]:
+    """Sorted patient coordinates of a segment's voxels, as highdicom reads them."""
+    volume = hd.seg.segread(path).get_volume(segment_numbers=[number], combine_segments=False)
+    indices = np.argwhere(volume.array[..., 0])
+    points = indices @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    return sorted_points(points)
+
+
+def mask_in_patient_space(mask: VoxelMask, geometry: PatientGeometry) -> npt.NDArray[np.float64]:
+    return sorted_points(geometry.to_patient(np.argwhere(mask.data) + np.asarray(mask.start)))
+
+
+def sorted_points(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    rounded = np.round(points, 3) + 0.0
+    return rounded[np.lexsort(rounded.T)]
+
+
+def build_seg(findings: Findings, manifest: Manifest, folder: Path) -> Path:
+    (built,) = build_objects(findings, manifest, folder, Settings(), kinds=[ObjectKind.SEGMENTATION])
+    return built.path
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_every_segment_lies_where_its_mask_lies(tmp_path: Path, storage: str) -> None:
+    written, position = STORAGE[storage]
+    manifest = series(tmp_path, written, position)
+    geometry = manifest_geometry(manifest)
+    findings = made_findings(geometry, manifest_key=manifest.key)
+    path = build_seg(findings, manifest, tmp_path)
+
+    assert findings.region is not None
+    masks = [findings.region.parenchyma, *(lesion.mask for lesion in findings.lesions)]
+    for number, mask in enumerate(masks, start=1):
+        expected = mask_in_patient_space(mask, geometry)
+        found = segment_in_patient_space(path, number)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_every_frame_names_the_slice_that_it_covers(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["slices stored downwards"][0])
+    findings = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    seg = hd.seg.segread(build_seg(findings, manifest, tmp_path))
+    uids = [manifest.instances[ref.instance].sop_instance_uid for ref in manifest.slices]
+
+    masks = [findings.region.parenchyma, *(lesion.mask for lesion in findings.lesions)]  # type: ignore[union-attr]
+    for number, mask in enumerate(masks, start=1):
+        stored = seg.get_pixels_by_source_instance(
+            uids, segment_numbers=[number], assert_missing_frames_are_empty=True
+        )[..., 0]
+        assert np.array_equal(stored.astype(bool), mask.full())
+
+
+def test_segments_that_overlap_keep_all_their_voxels_and_say_so(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    geometry = manifest_geometry(manifest)
+    inside = made_findings(geometry, manifest_key=manifest.key)
+    assert hd.seg.segread(build_seg(inside, manifest, tmp_path / "a")).SegmentsOverlap == "YES"
+
+    carved = inside.region.parenchyma.full()  # type: ignore[union-attr]
+    for lesion in inside.lesions:
+        carved &= ~lesion.mask.full()
+    region = replace(inside.region, parenchyma=VoxelMask.from_full(carved))  # type: ignore[type-var]
+    apart = replace(inside, region=region)
+    assert hd.seg.segread(build_seg(apart, manifest, tmp_path / "b")).SegmentsOverlap == "NO"
+
+
+def test_each_segment_says_what_it_is_and_who_made_it(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    findings = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    split = replace(findings.lesions[1], mask_origin=MaskOrigin.HU_SPLIT)
+    seg = hd.seg.segread(build_seg(replace(findings, lesions=(findings.lesions[0], split)), manifest, tmp_path))
+
+    liver, first, second = seg.SegmentSequence
+    assert [item.SegmentNumber for item in (liver, first, second)] == [1, 2, 3]
+    assert [item.SegmentLabel for item in (liver, first, second)] == ["Liver", "Lesion 1", "Lesion 2"]
+    assert liver.SegmentedPropertyTypeCodeSequence[0].CodeValue == "10200004"
+    assert first.SegmentedPropertyTypeCodeSequence[0].CodeValue == "52988006"
+    assert (first.TrackingID, first.TrackingUID) == ("Lesion 1", findings.tracking_uids[0])
+    assert second.TrackingUID == findings.tracking_uids[1]
+    algorithm = first.SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("made-up", "1.2.3")
+    assert "estimated from boxes" not in first.SegmentDescription
+    assert "estimated from boxes" in second.SegmentDescription
+    assert len({tuple(item.RecommendedDisplayCIELabValue) for item in (liver, first, second)}) == 3
+    anatomy = seg.SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0]
+    assert (anatomy.FrameLaterality, anatomy.AnatomicRegionSequence[0].CodeValue) == ("U", "10200004")
+
+
+def test_a_liver_alone_is_one_segment(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    geometry = manifest_geometry(manifest)
+    findings = made_findings(geometry, manifest_key=manifest.key, lesions=())
+    path = build_seg(findings, manifest, tmp_path)
+    expected = mask_in_patient_space(findings.region.parenchyma, geometry)  # type: ignore[union-attr]
+    np.testing.assert_allclose(segment_in_patient_space(path, 1), expected, atol=2e-3)
+
+
+def test_a_lesion_of_one_voxel_at_the_corner_survives(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    geometry = manifest_geometry(manifest)
+    corner = ellipsoid(geometry.shape, (13, 36, 52), (0.5, 0.5, 0.5))
+    assert corner.count == 1
+    findings = made_findings(geometry, manifest_key=manifest.key, lesions=())
+    findings = assign_tracking(replace(findings, lesions=(made_lesion(1, corner, geometry),)))
+    path = build_seg(findings, manifest, tmp_path)
+    np.testing.assert_allclose(segment_in_patient_space(path, 2), geometry.to_patient([[13, 36, 52]]), atol=2e-3)
+
+
+def test_masks_of_another_grid_are_refused(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    other = axial_geometry((14, 37, 54), SPACING)
+    findings = made_findings(other, manifest_key=manifest.key)
+    with pytest.raises(ResultError, match="not of this series"):
+        build_seg(findings, manifest, tmp_path)
