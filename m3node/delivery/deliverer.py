@@ -17,6 +17,7 @@ from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import MAX_CONTEXTS, Sendable, StoreAssociation, Syntax, Timeouts, sendable
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
+from m3node.logs import describe
 from m3node.settings import DeliverySettings, Destination, Settings
 
 _log = logging.getLogger(__name__)
@@ -263,10 +264,8 @@ def _serve_guarded(
 ) -> None:
     try:
         _serve(layout, destination, title, delivery, stop)
-    except Exception:  # noqa: BLE001
-        # The thread's boundary: what went wrong here, a full disk for one, stops no other destination. No data set is
-        # ever decoded in this thread, so the traceback names no patient.
-        _log.exception("%s: delivery stumbled and starts anew", destination.name)
+    except Exception as error:  # noqa: BLE001 - the thread's boundary: a full disk here, say, stops no other destination
+        _log.error("%s: delivery stumbled over %s and starts anew", destination.name, describe(error))
         stop.wait(delivery.retry_first_seconds)
 
 

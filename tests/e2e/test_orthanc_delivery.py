@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+from orthanc import start_orthanc
+from pynetdicom import _config
+
+from fake_pacs import CLASS_OF, make_run
+from m3node.cli.main import main
+from m3node.delivery.deliverer import Round, deliver_once
+from m3node.delivery.outbox import enqueue
+from m3node.layout import DataLayout
+from m3node.results.objects import ObjectKind
+from m3node.settings import DeliverySettings, Destination
+
+
+@pytest.fixture(autouse=True)
+def _switch_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", False)
+
+
+def test_orthanc_keeps_every_kind_of_result_in_its_study_as_it_was_built(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    layout = DataLayout(tmp_path / "data")
+    layout.create()
+    objects = make_run(layout, "1.2.3.g1", list(ObjectKind))
+    with start_orthanc(program("Orthanc"), tmp_path / "orthanc") as orthanc:
+        for name, sr in (("new", "comprehensive3d"), ("old", "enhanced")):
+            to = Destination(name=name, ae_title="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port, sr=sr)
+            enqueue(layout, "1.2.3.g1", objects, [to])
+            assert deliver_once(layout, to, "M3NODE", DeliverySettings()) == Round(stored=4)
+        kept = orthanc.instances(objects[0].study_instance_uid)
+        assert sorted(item["SOPClassUID"] for item in kept) == sorted(CLASS_OF.values())
+        by_uid = {item.sop_instance_uid: item.path for item in objects}
+        for item in kept:
+            arrived = pydicom.dcmread(pydicom.filebase.DicomBytesIO(orthanc.file(item["ID"])))
+            assert arrived == pydicom.dcmread(by_uid[item["MainDicomTags"]["SOPInstanceUID"]])
+
+
+def test_echo_and_send_work_with_orthanc(
+    tmp_path: Path, test_data: Path, program: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with start_orthanc(program("Orthanc"), tmp_path / "orthanc") as orthanc:
+        peer = f"ORTHANC@127.0.0.1:{orthanc.dicom_port}"
+        assert main(["echo", peer]) == 0
+        assert main(["send", str(test_data / "ct_liver_j2k"), peer]) == 0
+        assert "20 of 20 objects stored" in capsys.readouterr().out
+        assert len(orthanc.instances()) == 20
