@@ -33,8 +33,6 @@ CODEC_ERRORS = (*PARSER_ERRORS, RuntimeError, OSError)
 
 _FRAMES_A_CALL = 8
 _PIXEL_TAGS = (0x00280010,)
-_OPENJPEG = "pylibjpeg"
-"""The fastest of the JPEG 2000 codecs here; the others stay as a fallback."""
 
 Job = tuple[Path, InstanceHeader, tuple[FrameTask, ...]]
 
@@ -178,7 +176,6 @@ def _encapsulated(path: Path, header: InstanceHeader, layout: PixelLayout, frame
     decoder = get_decoder(header.transfer_syntax_uid)
     options: dict[str, Any] = {
         "raw": True,
-        "decoding_plugin": _OPENJPEG if _OPENJPEG in decoder.available_plugins else "",
         "pixel_keyword": "PixelData",
         "rows": layout.rows,
         "columns": layout.columns,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,40 +51,59 @@ def read_native(path: Path, header: InstanceHeader, tasks: Sequence[FrameTask], 
     InputRejected
         ``UNDECODABLE``: the file is gone, was changed, or is cut short.
     """
-    layout = header.pixels
-    if layout is None or layout.offset < 0:
-        raise ValueError("read_native is for native pixels")
-    size = layout.rows * layout.columns * layout.bits_allocated // 8
-    big = header.transfer_syntax_uid == ExplicitVRBigEndian
+    with _opened(path, header) as handle:
+        for task in tasks:
+            plane = hu[task.slice_index]
+            write_hu(_frame(handle, header, task.frame, plane), task.slope, task.intercept, plane)
+
+
+def native_frames(path: Path, header: InstanceHeader, frames: Sequence[int]) -> list[Stored]:
+    """Read stored values, without rescale, of frames (from 0) of one uncompressed instance; errors as `read_native`."""
+    layout = _layout(header)
+    with _opened(path, header) as handle:
+        return [
+            _frame(handle, header, frame, np.empty((layout.rows, layout.columns), dtype=np.int16)) for frame in frames
+        ]
+
+
+@contextmanager
+def _opened(path: Path, header: InstanceHeader) -> Iterator[int]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise _changed(header, f"its file cannot be opened ({error.strerror})") from error
     try:
-        _check_element(handle, header, layout, big)
-        for task in tasks:
-            offset = layout.offset + task.frame * size
-            plane = hu[task.slice_index]
-            if (task.frame + 1) * size > layout.length:
-                raise _changed(header, f"frame {task.frame + 1} lies beyond its pixel data")
-            if layout.bits_allocated == 16:
-                _read_all(handle, plane.reshape(-1).view(np.uint8).data, offset, header)
-                cells = plane.view(np.uint16)
-                if big is (sys.byteorder == "little"):
-                    cells.byteswap(inplace=True)
-                stored: Stored = unpack_bits(
-                    cells,
-                    bits_stored=layout.bits_stored,
-                    high_bit=layout.high_bit,
-                    signed=layout.pixel_representation == 1,
-                )
-            else:
-                raw = np.empty(size, dtype=np.uint8)
-                _read_all(handle, raw.data, offset, header)
-                stored = raw.view(pixel_dtype(layout, big_endian=big)).reshape(plane.shape)
-            write_hu(stored, task.slope, task.intercept, plane)
+        _check_element(handle, header)
+        yield handle
     finally:
         os.close(handle)
+
+
+def _frame(handle: int, header: InstanceHeader, frame: int, room: HUArray) -> Stored:
+    """Read one frame; cells of 16 bits come to lie in ``room``."""
+    layout = _layout(header)
+    big = header.transfer_syntax_uid == ExplicitVRBigEndian
+    size = layout.rows * layout.columns * layout.bits_allocated // 8
+    if (frame + 1) * size > layout.length:
+        raise _changed(header, f"frame {frame + 1} lies beyond its pixel data")
+    offset = layout.offset + frame * size
+    if layout.bits_allocated != 16:
+        raw = np.empty(size, dtype=np.uint8)
+        _read_all(handle, raw.data, offset, header)
+        return raw.view(pixel_dtype(layout, big_endian=big)).reshape(room.shape)
+    _read_all(handle, room.reshape(-1).view(np.uint8).data, offset, header)
+    cells = room.view(np.uint16)
+    if big is (sys.byteorder == "little"):
+        cells.byteswap(inplace=True)
+    return unpack_bits(
+        cells, bits_stored=layout.bits_stored, high_bit=layout.high_bit, signed=layout.pixel_representation == 1
+    )
+
+
+def _layout(header: InstanceHeader) -> PixelLayout:
+    if header.pixels is None or header.pixels.offset < 0:
+        raise ValueError("the pixels of this instance are not native")
+    return header.pixels
 
 
 def pixel_dtype(layout: PixelLayout, *, big_endian: bool = False) -> np.dtype[np.generic]:
@@ -101,11 +121,13 @@ def _read_all(handle: int, buffer: memoryview, offset: int, header: InstanceHead
         done += count
 
 
-def _check_element(handle: int, header: InstanceHeader, layout: PixelLayout, big: bool) -> None:
+def _check_element(handle: int, header: InstanceHeader) -> None:
     """Pixel Data's own tag and length must still stand right before its value."""
-    order = ">" if big else "<"
+    layout = _layout(header)
+    order = ">" if header.transfer_syntax_uid == ExplicitVRBigEndian else "<"
     before = os.pread(handle, 12, max(layout.offset - 12, 0))
-    if len(before) == 12 and layout.offset >= 12:
+    if len(before) == 12:
+        # Explicit VR: tag, VR, two bytes, length. Implicit VR: tag, length.
         tags = {struct.unpack_from(f"{order}HH", before, 0), struct.unpack_from(f"{order}HH", before, 4)}
         if _PIXEL_DATA in tags and struct.unpack_from(f"{order}I", before, 8)[0] == layout.length:
             return
