@@ -1,0 +1,210 @@
+"""The method makes any detector of boxes on crops a detector of 3-D lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from m3node.detectors.protocols import (
+    Box2D,
+    CropDetector,
+    Detector,
+    DetectorIdentity,
+    ScoreKind,
+    View,
+    ViewBox,
+    ViewResult,
+)
+from m3node.errors import InferenceError
+from m3node.evaluation.ct_writer import axial_geometry
+from m3node.imaging.mask import VoxelMask
+from m3node.imaging.volume import CTVolume
+from m3node.liver.region import LiverRegion, LiverSource
+from m3node.m3.lesion import MaskOrigin
+from m3node.m3.lesions import characterise
+from m3node.m3.method import M3Method
+from m3node.settings import M3Settings
+
+SHAPE = (16, 120, 120)
+SPACING = (3.0, 1.0, 1.0)
+SETTINGS = M3Settings()
+
+
+class BoxOnly:
+    """Boxes around what is darker than 80 HU, without voxels, as a language model would give them."""
+
+    identity = DetectorIdentity(name="box-only", version="1", description="A test.", parameters=(("a", "b"),))
+    score_kind = ScoreKind.TOKEN_PROBABILITY
+
+    def __init__(self, answer: Callable[[View, ViewResult], ViewResult] = lambda _view, result: result) -> None:
+        self.answer = answer
+        self.seen: list[tuple[int, float]] = []
+
+    def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
+        for view in views:
+            self.seen.append((view.slice_index, view.padding))
+            yield self.answer(view, ViewResult(boxes=dark_boxes(view)))
+
+
+def dark_boxes(view: View) -> tuple[ViewBox, ...]:
+    from scipy import ndimage
+
+    labels, _ = ndimage.label((view.hu < 80) & (view.hu > 0))
+    return tuple(
+        ViewBox(box=Box2D(rows.start, columns.start, rows.stop, columns.stop), score=0.6)
+        for rows, columns in ndimage.find_objects(labels)
+    )
+
+
+@pytest.fixture
+def volume() -> CTVolume:
+    """A liver of 105 HU in fat with two dark balls of 20 and 14 mm; and one outside of it."""
+    hu = np.full(SHAPE, -90, dtype=np.int16)
+    hu[2:14, 20:100, 20:100] = 105
+    k, r, c = np.ogrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    for (ck, cr, cc), radius in (((7, 45, 45), 10.0), ((8, 75, 70), 7.0), ((7, 60, 112), 6.0)):
+        hu[((k - ck) * 3.0) ** 2 + (r - cr) ** 2 + (c - cc) ** 2 <= radius**2] = 60
+    return CTVolume(hu=hu, geometry=axial_geometry(SHAPE, SPACING), sources=())
+
+
+@pytest.fixture
+def region() -> LiverRegion:
+    liver = np.zeros(SHAPE, dtype=bool)
+    liver[2:14, 20:100, 20:100] = True
+    mask = VoxelMask.from_full(liver)
+    return LiverRegion(parenchyma=mask, envelope=mask, source=LiverSource.LABEL_MAP, reference="", algorithm="test")
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+def test_the_method_is_a_detector_and_its_parts_are_crop_detectors() -> None:
+    assert isinstance(BoxOnly(), CropDetector)
+    assert isinstance(M3Method(BoxOnly(), SETTINGS), Detector)
+
+
+def test_boxes_become_lesions_with_votes_and_estimated_voxels(volume: CTVolume, region: LiverRegion) -> None:
+    detection = M3Method(BoxOnly(), SETTINGS).find(volume, region, quiet)
+    lesions = characterise(volume, region, detection, SETTINGS)
+    assert len(lesions) == 2
+    assert [lesion.number for lesion in lesions] == [1, 2]
+    by_size = sorted(lesions, key=lambda lesion: -lesion.measurements.volume_ml)
+    for lesion, diameter, slice_index in zip(by_size, (20.0, 14.0), (7, 8), strict=True):
+        assert lesion.mask_origin is MaskOrigin.HU_SPLIT
+        assert lesion.key_slice == slice_index
+        assert lesion.measurements.longest.length_mm == pytest.approx(diameter, abs=1.5)
+        assert lesion.measurements.hu_mean == pytest.approx(60.0, abs=4.0)
+        assert lesion.measurements.hu_liver_mean == pytest.approx(105.0, abs=0.5)
+        assert lesion.key_box.views == lesion.key_box.votes == 3
+        assert lesion.score == pytest.approx(0.6)
+    assert detection.views_total == detection.views_read
+    assert detection.failures == ()
+
+
+def test_a_box_outside_the_envelope_is_no_candidate(volume: CTVolume, region: LiverRegion) -> None:
+    detection = M3Method(BoxOnly(), SETTINGS).find(volume, region, quiet)
+    assert all(box.box.c1 <= 101 for candidate in detection.candidates for box in candidate.boxes)
+
+
+def test_every_slice_is_shown_in_every_padding_and_lesions_ends_once_more(
+    volume: CTVolume, region: LiverRegion
+) -> None:
+    detector = BoxOnly()
+    detection = M3Method(detector, SETTINGS).find(volume, region, quiet)
+    first = detector.seen[: 12 * 3]
+    assert first == [(k, padding) for k in range(2, 14) for padding in SETTINGS.paddings]
+    again = detector.seen[12 * 3 :]
+    assert again
+    assert all(padding == 0.0 for _, padding in again)
+    assert detection.views_total == len(detector.seen)
+
+
+def test_a_slice_missed_at_first_is_found_by_the_second_look(volume: CTVolume, region: LiverRegion) -> None:
+    def shy(view: View, result: ViewResult) -> ViewResult:
+        return ViewResult(boxes=()) if view.slice_index == 9 and view.padding > 0 else result
+
+    detection = M3Method(BoxOnly(shy), SETTINGS).find(volume, region, quiet)
+    assert len(detection.candidates) == 2
+    assert all(9 in [box.slice_index for box in candidate.boxes] for candidate in detection.candidates)
+
+
+def test_views_that_could_not_be_read_are_counted_and_named(volume: CTVolume, region: LiverRegion) -> None:
+    def mute(view: View, result: ViewResult) -> ViewResult:
+        return ViewResult(boxes=(), failure="no JSON in the answer") if view.padding == 0.2 else result
+
+    detection = M3Method(BoxOnly(mute), SETTINGS).find(volume, region, quiet)
+    assert detection.views_total - detection.views_read == 12
+    assert detection.failures[0] == "slice 2: no JSON in the answer"
+    assert len(detection.failures) == 12
+    # A view that failed is no vote against a box.
+    assert {(box.votes, box.views) for box in detection.candidates[0].boxes} == {(2, 2)}
+
+
+def test_when_nothing_can_be_read_that_is_said(volume: CTVolume, region: LiverRegion) -> None:
+    detection = M3Method(BoxOnly(lambda _v, _r: ViewResult(boxes=(), failure="broken")), SETTINGS).find(
+        volume, region, quiet
+    )
+    assert (detection.views_total, detection.views_read, detection.candidates) == (36, 0, ())
+    assert len(detection.failures) == 20
+
+
+def test_boxes_with_too_few_votes_start_no_lesion(volume: CTVolume, region: LiverRegion) -> None:
+    def only_wide(view: View, result: ViewResult) -> ViewResult:
+        return result if view.padding == 0.2 else ViewResult(boxes=())
+
+    assert len(M3Method(BoxOnly(only_wide), M3Settings(min_votes=1)).find(volume, region, quiet).candidates) == 2
+    assert M3Method(BoxOnly(only_wide), M3Settings(min_votes=2)).find(volume, region, quiet).candidates == ()
+
+
+@pytest.mark.parametrize(("count", "message"), [(-1, "without an answer"), (1, "more views than")])
+def test_a_detector_that_loses_count_is_an_error(
+    volume: CTVolume, region: LiverRegion, count: int, message: str
+) -> None:
+    class Miscounting(BoxOnly):
+        def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
+            results = list(super().look(views, volume, region))
+            yield from results[:count] if count < 0 else [*results, *results[:count]]
+
+    with pytest.raises(InferenceError, match=message):
+        M3Method(Miscounting(), SETTINGS).find(volume, region, quiet)
+
+
+def test_an_empty_envelope_shows_nothing(volume: CTVolume, region: LiverRegion) -> None:
+    empty = LiverRegion(
+        parenchyma=VoxelMask.empty(SHAPE),
+        envelope=VoxelMask.empty(SHAPE),
+        source=region.source,
+        reference="",
+        algorithm="",
+    )
+    detection = M3Method(BoxOnly(), SETTINGS).find(volume, empty, quiet)
+    assert (detection.views_total, detection.candidates) == (0, ())
+    assert characterise(volume, empty, detection, SETTINGS) == ()
+
+
+def test_views_are_made_as_they_are_read_not_before(volume: CTVolume, region: LiverRegion) -> None:
+    ahead: list[int] = []
+
+    class Batching(BoxOnly):
+        def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
+            iterator = iter(views)
+            while batch := list(islice(iterator, 4)):
+                ahead.append(len(batch))
+                yield from (ViewResult(boxes=dark_boxes(view)) for view in batch)
+
+    stages: list[tuple[str, int, int]] = []
+    M3Method(Batching(), SETTINGS).find(volume, region, lambda *call: stages.append(call))
+    assert max(ahead) == 4
+    assert stages[0] == ("looking", 0, 36)
+    assert ("looking", 36, 36) in stages
+
+
+def test_the_methods_parameters_are_part_of_the_identity() -> None:
+    identity = M3Method(BoxOnly(), M3Settings(nms_iou=0.4)).identity
+    assert ("m3.nms_iou", "0.4") in identity.parameters
+    assert ("a", "b") in identity.parameters
+    assert list(identity.parameters) == sorted(identity.parameters)
