@@ -116,6 +116,11 @@ class _Pool:
         return sum(worker.load for worker in self.workers)
 
     @property
+    def complete(self) -> bool:
+        """Whether all receivers can take associations."""
+        return len(self.workers) == self.settings.listener.receivers and all(worker.ready for worker in self.workers)
+
+    @property
     def ready(self) -> bool:
         """Whether any receiver can take an association."""
         return any(worker.ready for worker in self.workers)
@@ -195,14 +200,14 @@ def _run(
 ) -> None:
     announced = accepting = False
     while not stop.is_set():
-        # Without a receiver, connections wait in the backlog of the kernel.
-        if pool.ready != accepting:
-            accepting = pool.ready
+        # At the start until all receivers are there, and later when none is, connections wait in the kernel's backlog.
+        if (pool.ready if announced else pool.complete) != accepting:
+            accepting = not accepting
             if accepting:
                 pool.selector.register(listening, selectors.EVENT_READ)
             else:
                 pool.selector.unregister(listening)
-        if accepting and not announced:
+        if not announced and pool.complete:
             announced = True
             ready()
         for key, _ in pool.selector.select(timeout=_POLL_SECONDS):

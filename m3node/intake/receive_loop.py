@@ -2,9 +2,8 @@
 
 pynetdicom runs an association in two threads that poll: one reads the socket in pieces of 4 KiB and sleeps a
 millisecond between looks, the other sleeps a millisecond between looks at the first one's queue. Most of the time to
-receive a CT slice goes there. Here pynetdicom's own state machine, ACSE and DIMSE run unchanged, but in one thread
-that blocks in ``recv``, and P-DATA goes from one reused buffer into the message. ``docs/decisions.md`` has the
-figures.
+receive a CT slice goes there. Here pynetdicom's state machine, ACSE and services run unchanged, but in one thread
+that blocks in ``recv``, and C-STORE takes a short way (`receive_dimse`).
 
 The names with a leading underscore are pynetdicom's; what is overridden is pinned by ``pynetdicom<4`` and by the wire
 tests.
@@ -16,6 +15,7 @@ import logging
 import queue
 import socket
 import struct
+from collections.abc import Callable
 from typing import cast
 
 from pynetdicom import evt
@@ -24,15 +24,21 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from m3node.intake.receive_dimse import COMMAND, StoreAssembler, StoreRequest, store_response
+from m3node.intake.receive_status import Answer
 
 LOGGER = logging.getLogger(__name__)
 
 _Received = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
 _Primitive = _Received | P_DATA
 
+StoreHandler = Callable[[StoreRequest, PresentationContext], Answer]
+
 _PDU_HEAD = struct.Struct(">BBL")
-_PDV_HEAD = struct.Struct(">LB")
+_PDV_HEAD = struct.Struct(">LBB")
 _P_DATA_TF = 0x04
 _KNOWN_PDUS = range(0x01, 0x08)
 _OTHER_PDU_LIMIT = 1024 * 1024
@@ -96,7 +102,9 @@ class BlockingUpperLayer(DULServiceProvider):
 
     def __init__(self, assoc: Association) -> None:
         super().__init__(assoc)
-        self._body = bytearray(0)
+        self._body = bytearray()
+        self._assembler = StoreAssembler()
+        self.store_requests: list[StoreRequest] = []
 
     def start(self) -> None:
         """Nothing to start: the association's thread does the work."""
@@ -121,6 +129,12 @@ class BlockingUpperLayer(DULServiceProvider):
                 if not self.step():
                     break
         return super().receive_pdu(wait=False)
+
+    def release_buffers(self) -> None:
+        """Give the memory back at once: association and layer refer to each other and wait for the collector."""
+        self._body = bytearray()
+        self._assembler = StoreAssembler()
+        self.store_requests.clear()
 
     def stop_dul(self) -> bool:
         """Bring the connection to its end in the order that the standard has (state 13, then 1)."""
@@ -193,16 +207,31 @@ class BlockingUpperLayer(DULServiceProvider):
         self.event_queue.put(event)
 
     def _take_data(self, body: memoryview) -> None:
-        """Hand the presentation data values of a P-DATA-TF to DIMSE (action DT-2) without copying them before."""
-        primitive = P_DATA()
-        values = cast(list[tuple[int, memoryview]], primitive.presentation_data_value_list)
+        """Take in the presentation data values of a P-DATA-TF: C-STORE here, all else by pynetdicom (action DT-2)."""
         pos = 0
         while pos < len(body):
-            length, context_id = _PDV_HEAD.unpack_from(body, pos)
+            length, context_id, control = _PDV_HEAD.unpack_from(body, pos)
             if length < 2 or pos + 4 + length > len(body):
                 raise ValueError("a presentation data value does not fit into its PDU")
-            values.append((context_id, body[pos + 5 : pos + 4 + length]))
+            if self.store_requests:
+                # One operation at a time is negotiated (PS3.7 D.3.3.3); the data lie in a buffer that is used again.
+                raise ValueError("a message began before the last one was answered")
+            fragment = body[pos + 6 : pos + 4 + length]
             pos += 4 + length
+            if control & COMMAND:
+                foreign = self._assembler.take_command(context_id, control, fragment)
+                if foreign is not None:
+                    self._pass_on(context_id, control, foreign)
+            elif self._assembler.wants_data:
+                request = self._assembler.take_data(context_id, control, fragment)
+                if request is not None:
+                    self.store_requests.append(request)
+            else:
+                self._pass_on(context_id, control, bytes(fragment))
+
+    def _pass_on(self, context_id: int, control: int, value: bytes) -> None:
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, bytes([control]) + value))
         self.assoc.dimse.receive_primitive(primitive)
 
 
@@ -215,10 +244,13 @@ class ServedAssociation(Association):
         Title, timeouts, PDU size and supported contexts of this node.
     client_socket : socket.socket
         The connection.
+    store : callable
+        Answers a C-STORE request, given it and its accepted presentation context.
     """
 
-    def __init__(self, ae: ApplicationEntity, client_socket: socket.socket) -> None:
+    def __init__(self, ae: ApplicationEntity, client_socket: socket.socket, store: StoreHandler) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
+        self._store = store
         self.dul = BlockingUpperLayer(self)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
         self._connection = PassedSocket(self, client_socket)
@@ -230,7 +262,6 @@ class ServedAssociation(Association):
         self.acceptor.supported_contexts = ae.supported_contexts
         self.acceptor.address_info = AddressInformation.from_tuple(client_socket.getsockname())
         self.requestor.address_info = AddressInformation.from_tuple(client_socket.getpeername())
-        self._connection_lost = False
 
     def interrupt(self) -> None:
         """End from another thread: the association's own thread wakes up and aborts."""
@@ -254,13 +285,16 @@ class ServedAssociation(Association):
             if self.is_established:
                 self._run_reactor()
         self.kill()
+        cast(BlockingUpperLayer, self.dul).release_buffers()
 
     def _run_reactor(self) -> None:
         layer = cast(BlockingUpperLayer, self.dul)
         self._connection.wait_at_most(self.network_timeout or 60.0)
         while not self._kill:
             context_id, message = self.dimse.get_msg(block=False)
-            if message is not None:
+            if layer.store_requests:
+                self._answer(layer.store_requests.pop(0))
+            elif message is not None:
                 self._serve_request(message, cast(int, context_id))
             elif self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
@@ -282,3 +316,12 @@ class ServedAssociation(Association):
                 return
         if self.is_established:
             self.abort()
+
+    def _answer(self, request: StoreRequest) -> None:
+        context = self._accepted_cx.get(request.context_id)
+        if context is None:
+            LOGGER.warning("a peer sent an instance in a presentation context that was not accepted")
+            self.abort()
+            return
+        answer = self._store(request, context)
+        self._connection.send(store_response(request, answer))

@@ -6,20 +6,19 @@ import logging
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Protocol, cast
 
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
 
 from m3node.errors import InputRejected
 from m3node.intake import receive_status
 from m3node.intake.association import OpenLease
+from m3node.intake.receive_dimse import StoreRequest
 from m3node.intake.receive_header import identify, is_valid_uid
 from m3node.intake.receive_loop import ServedAssociation
 from m3node.intake.receive_status import Answer
@@ -117,11 +116,10 @@ class Session:
         self._peer = connection.getpeername()[0]
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
-        self._association = ServedAssociation(ae, connection)
+        self._association = ServedAssociation(ae, connection, self._on_store)
         for event, handler in (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_ECHO, self._on_echo),
         ):
             self._association.bind(event, handler)
@@ -190,39 +188,35 @@ class Session:
         LOGGER.info("echo from %s", self._calling)
         return receive_status.SUCCESS
 
-    def _on_store(self, event: evt.Event) -> int | Dataset:
-        request = cast(C_STORE, event.request)
-        answer = self._store(request, event.context.abstract_syntax, event.context.transfer_syntax)
-        if answer.status == receive_status.SUCCESS:
-            return answer.status
-        self._counts["refused"] += 1
-        uid = str(request.AffectedSOPInstanceUID)
-        LOGGER.warning(
-            "refused instance %s from %s with status 0x%04X: %s",
-            uid if is_valid_uid(uid) else "(no valid UID)",
-            self._calling,
-            answer.status,
-            answer.comment,
-        )
-        response = Dataset()
-        response.Status = answer.status
-        response.ErrorComment = answer.comment[:64]
-        return response
+    def _on_store(self, request: StoreRequest, context: PresentationContext) -> Answer:
+        answer = self._store(request, cast(UID, context.abstract_syntax), context.transfer_syntax[0])
+        if answer.status != receive_status.SUCCESS:
+            self._counts["refused"] += 1
+            uid = request.sop_instance_uid
+            LOGGER.warning(
+                "refused instance %s from %s with status 0x%04X: %s",
+                uid if is_valid_uid(uid) else "(no valid UID)",
+                self._calling,
+                answer.status,
+                answer.comment,
+            )
+        return answer
 
-    def _store(self, request: C_STORE, abstract_syntax: str, transfer_syntax: str) -> Answer:
-        if request.AffectedSOPClassUID != abstract_syntax:
+    def _store(self, request: StoreRequest, abstract_syntax: str, transfer_syntax: str) -> Answer:
+        if request.sop_class_uid != abstract_syntax:
             return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
-        data = cast(BytesIO, request.DataSet).getbuffer()
         try:
-            identity = identify(data, transfer_syntax)
+            identity = identify(request.data, transfer_syntax)
         except InputRejected as error:
             return receive_status.of_rejection(error)
-        if identity.sop_class_uid != request.AffectedSOPClassUID:
+        if identity.sop_class_uid != request.sop_class_uid:
             return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP class")
-        if identity.sop_instance_uid != request.AffectedSOPInstanceUID:
+        if identity.sop_instance_uid != request.sop_instance_uid:
             return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP instance")
         try:
-            stored = self._spool.store(identity, data, transfer_syntax_uid=str(transfer_syntax), sender=self._calling)
+            stored = self._spool.store(
+                identity, request.data, transfer_syntax_uid=transfer_syntax, sender=self._calling
+            )
             # Named before the answer: once the sender hears of success, the keeper can know of the instance.
             assert self._lease is not None  # EVT_ACCEPTED comes before every DIMSE message
             self._lease.append(str(stored.path.relative_to(self._spool.data_root)), stored.status)

@@ -1,0 +1,144 @@
+"""Receiving 500 CT slices of 512×512: m3node, durable, against dcmtk's ``storescp``.
+
+Both are sent to by dcmtk's ``storescu`` with ``TCP_NODELAY=1`` on both ends; pairs of runs alternate, so that whatever
+else the machine does slows both alike. ``storescp`` neither synchronises to disk nor looks into the data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from m3node.intake.acceptor import serve_associations
+from m3node.settings import Caller, ListenerSettings, LogSettings, Settings
+from table import RatioRow, print_ratios
+
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+
+
+def make_series(folder: Path, slices: int, parts: int) -> list[Path]:
+    """Write the slices, in as many folders as there will be associations."""
+    noise = np.random.default_rng(0).integers(-200, 300, (512, 512), dtype=np.int16)
+    each = slices // parts
+    folders = []
+    for part in range(parts):
+        hu = np.broadcast_to(noise, (each, 512, 512))
+        target = folder / f"{parts}-{part}"
+        write_ct_series(target, hu, axial_geometry(hu.shape, (1.0, 0.7, 0.7)), seed=("receive", parts, part))
+        folders.append(target)
+    return folders
+
+
+def send(folders: list[Path], port: int) -> float:
+    """Send each folder on an association of its own, all at once; return the seconds until the last has ended."""
+    storescu = shutil.which("storescu") or sys.exit("storescu (dcmtk) is missing")
+    begin = time.perf_counter()
+    senders = [
+        subprocess.Popen([storescu, "-aec", "M3NODE", "+sd", "127.0.0.1", str(port), str(folder)], env=ENVIRONMENT)
+        for folder in folders
+    ]
+    if [status for status in [sender.wait() for sender in senders] if status]:
+        sys.exit("a sender failed")
+    return time.perf_counter() - begin
+
+
+@contextmanager
+def node(folder: Path) -> Iterator[int]:
+    """Run m3node's receiver as it is by default."""
+    listener = ListenerSettings(port=0, callers=(Caller(ae_title="STORESCU"),))
+    settings = Settings(data_dir=folder, listener=listener, log=LogSettings(level="WARNING"))
+    stop, started, ports = threading.Event(), threading.Event(), []
+
+    def ready(port: int) -> None:
+        ports.append(port)
+        started.set()
+
+    acceptor = threading.Thread(target=serve_associations, args=(settings,), kwargs={"ready": ready, "stop": stop})
+    acceptor.start()
+    try:
+        started.wait()
+        yield ports[0]
+    finally:
+        stop.set()
+        acceptor.join()
+
+
+@contextmanager
+def storescp(folder: Path, *options: str) -> Iterator[int]:
+    """Run dcmtk's receiver."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = shutil.which("storescp") or sys.exit("storescp (dcmtk) is missing")
+    process = subprocess.Popen([program, *options, "-od", str(folder), str(port)], env=ENVIRONMENT)
+    try:
+        wait_for(port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    sys.exit("the rival does not listen")
+
+
+def compare(folders: list[Path], scratch: Path, pairs: int, *options: str) -> tuple[list[float], list[float]]:
+    """Run pairs, each into empty folders."""
+    ours, rival = [], []
+    for index in range(pairs):
+        target = scratch / f"ours-{index}"
+        with node(target) as port:
+            ours.append(send(folders, port))
+        stored = sum(1 for _ in target.glob("spool/*/*/*.dcm"))
+        if stored != sum(1 for folder in folders for _ in folder.iterdir()):
+            sys.exit(f"m3node stored {stored} files: not all")
+        shutil.rmtree(target)
+        target = scratch / f"rival-{index}"
+        with storescp(target, *options) as port:
+            rival.append(send(folders, port))
+        shutil.rmtree(target)
+    return ours, rival
+
+
+def main() -> int:
+    """Print the table; the exit status says whether the bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slices", type=int, default=500)
+    parser.add_argument("--pairs", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="m3node-bench-") as name:
+        scratch = Path(name)
+        one = make_series(scratch / "series", arguments.slices, 1)
+        four = make_series(scratch / "series", arguments.slices, 4)
+        rows = [
+            RatioRow("1 association, against storescp", *compare(one, scratch, arguments.pairs), bar=6.0),
+            RatioRow(
+                "4 associations, against storescp --fork", *compare(four, scratch, arguments.pairs, "--fork"), bar=6.0
+            ),
+        ]
+    return 0 if print_ratios(f"Receive {arguments.slices} slices of 512×512 (seconds)", rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

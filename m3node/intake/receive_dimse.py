@@ -1,0 +1,193 @@
+"""C-STORE on the wire: the request's command set, the data set's fragments, the response (PS3.7 9.3.1, PS3.8 E).
+
+pynetdicom turns every command set into a data set object and back, which costs as much as all the rest of receiving a
+CT slice; and a request with a malformed UID makes it abort the association, where the standard wants a status. A
+command set has a dozen short elements, always in Implicit VR Little Endian: they are read and written here directly.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from m3node.intake.receive_status import Answer
+
+C_STORE_RQ = 0x0001
+_C_STORE_RSP = 0x8001
+_NO_DATA_SET = 0x0101
+
+_AFFECTED_CLASS = 0x0002
+_COMMAND_FIELD = 0x0100
+_MESSAGE_ID = 0x0110
+_RESPONDED_TO = 0x0120
+_DATA_SET_TYPE = 0x0800
+_STATUS = 0x0900
+_ERROR_COMMENT = 0x0902
+_AFFECTED_INSTANCE = 0x1000
+
+_ELEMENT = struct.Struct("<HHL")
+_US = struct.Struct("<H")
+
+COMMAND, LAST = 1, 2
+"""Bits of a fragment's message control header (PS3.8 E.2)."""
+
+_FIRST = 1024 * 1024
+_KEEP = 16 * 1024 * 1024
+"""The buffer's first size, and the size above which it is not kept for the next request."""
+
+_MAX_COMMAND = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """A C-STORE request as it came.
+
+    Attributes
+    ----------
+    context_id : int
+        Presentation context.
+    message_id : int
+        Message ID (0000,0110).
+    sop_class_uid, sop_instance_uid : str
+        Affected SOP Class and Instance UID as the command has them; may be no UIDs at all.
+    data : memoryview
+        The encoded data set; valid until the next request is read.
+    """
+
+    context_id: int
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    data: memoryview
+
+
+def parse_command(encoded: bytes | bytearray | memoryview) -> dict[int, bytes]:
+    """Read a command set: values by element number (the group is always 0000).
+
+    Raises
+    ------
+    ValueError
+        The bytes are no command set.
+    """
+    values: dict[int, bytes] = {}
+    pos = 0
+    while pos < len(encoded):
+        if pos + 8 > len(encoded):
+            raise ValueError("a command set ends inside an element")
+        group, number, length = _ELEMENT.unpack_from(encoded, pos)
+        pos += 8
+        if group or pos + length > len(encoded):
+            raise ValueError("a command set has an element that is none")
+        values[number] = bytes(encoded[pos : pos + length])
+        pos += length
+    return values
+
+
+def _us(values: dict[int, bytes], number: int) -> int:
+    value = values.get(number, b"")
+    if len(value) != 2:
+        raise ValueError(f"a command set has no (0000,{number:04X})")
+    return int.from_bytes(value, "little")
+
+
+def _text(values: dict[int, bytes], number: int) -> str:
+    return values.get(number, b"").rstrip(b"\0 ").decode("ascii", errors="replace")
+
+
+class StoreAssembler:
+    """Puts the fragments of C-STORE requests together, in a buffer that is used again.
+
+    What belongs to another DIMSE message is left to the caller.
+    """
+
+    def __init__(self) -> None:
+        self._command = bytearray()
+        self._pending: dict[int, bytes] | None = None
+        self._context_id = 0
+        self._buffer = bytearray()
+        self._length = 0
+
+    def take_command(self, context_id: int, control: int, fragment: memoryview) -> bytes | None:
+        """Take a fragment of a command set.
+
+        Returns
+        -------
+        bytes or None
+            The whole command set when it is complete and no C-STORE request with a data set: somebody else's.
+
+        Raises
+        ------
+        ValueError
+            No command set, or one before the last message was complete.
+        """
+        if self._pending is not None:
+            raise ValueError("a message began before the last one was complete")
+        self._command += fragment
+        if len(self._command) > _MAX_COMMAND:
+            raise ValueError("a command set is too long")
+        if not control & LAST:
+            return None
+        encoded = bytes(self._command)
+        self._command.clear()
+        values = parse_command(encoded)
+        if _us(values, _COMMAND_FIELD) != C_STORE_RQ or _us(values, _DATA_SET_TYPE) == _NO_DATA_SET:
+            return encoded
+        _us(values, _MESSAGE_ID)
+        self._pending, self._context_id, self._length = values, context_id, 0
+        if len(self._buffer) > _KEEP:
+            self._buffer = bytearray()
+        return None
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether a C-STORE request waits for the rest of its data set."""
+        return self._pending is not None
+
+    def take_data(self, context_id: int, control: int, fragment: memoryview) -> StoreRequest | None:
+        """Take a fragment of the pending request's data set; return the request when it was the last.
+
+        Raises
+        ------
+        ValueError
+            The fragment belongs to another presentation context.
+        """
+        if self._pending is None or context_id != self._context_id:
+            raise ValueError("a data set does not follow its command")
+        end = self._length + len(fragment)
+        if end > len(self._buffer):
+            grown = bytearray(max(2 * len(self._buffer), end, _FIRST))
+            grown[: self._length] = memoryview(self._buffer)[: self._length]
+            self._buffer = grown
+        self._buffer[self._length : end] = fragment
+        self._length = end
+        if not control & LAST:
+            return None
+        values, self._pending = self._pending, None
+        return StoreRequest(
+            context_id=context_id,
+            message_id=_us(values, _MESSAGE_ID),
+            sop_class_uid=_text(values, _AFFECTED_CLASS),
+            sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
+            data=memoryview(self._buffer)[: self._length],
+        )
+
+
+def _element(number: int, value: bytes, pad: bytes = b"\0") -> bytes:
+    if len(value) % 2:
+        value += pad
+    return _ELEMENT.pack(0, number, len(value)) + value
+
+
+def store_response(request: StoreRequest, answer: Answer) -> bytes:
+    """Encode the response to a C-STORE request as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
+    body = _element(_AFFECTED_CLASS, request.sop_class_uid.encode("ascii", errors="replace"))
+    body += _element(_COMMAND_FIELD, _US.pack(_C_STORE_RSP))
+    body += _element(_RESPONDED_TO, _US.pack(request.message_id))
+    body += _element(_DATA_SET_TYPE, _US.pack(_NO_DATA_SET))
+    body += _element(_STATUS, _US.pack(answer.status))
+    if answer.comment:
+        body += _element(_ERROR_COMMENT, answer.comment[:64].encode("ascii", errors="replace"), b" ")
+    body += _element(_AFFECTED_INSTANCE, request.sop_instance_uid.encode("ascii", errors="replace"))
+    command = _element(0x0000, struct.pack("<L", len(body))) + body
+    value = struct.pack(">LBB", len(command) + 2, request.context_id, COMMAND | LAST) + command
+    return struct.pack(">BBL", 0x04, 0, len(value)) + value
