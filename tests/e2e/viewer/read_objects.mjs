@@ -11,16 +11,22 @@ import { readSegmentation } from './segmentation.mjs';
 
 const [folder, segmentation, ...reports] = process.argv.slice(2);
 const print = console.log.bind(console);
-// The adapters tell the console what they do; only our answer belongs on stdout.
-const warnings = [];
+// The adapters tell the console what they do; only our answer belongs on stdout, their complaints in it.
+let warnings = [];
 console.log = console.info = console.debug = () => {};
 console.warn = console.error = (...parts) => warnings.push(parts.map(String).join(' ').slice(0, 300));
 
-const series = new MetadataOfSeries(readSeries(folder));
-const provider = (type, imageId) => series.get(type, imageId);
-metaData.addProvider(provider, 1000);
+async function withWarnings(read) {
+  warnings = [];
+  return { ...(await read()), warnings };
+}
 
-const answer = { segmentation: await readSegmentation(segmentation, series), reports: {} };
-for (const file of reports) answer.reports[basename(file)] = readReport(file, series);
-print(JSON.stringify({ ...answer, warnings }));
+const series = new MetadataOfSeries(readSeries(folder));
+metaData.addProvider((type, imageId) => series.get(type, imageId), 1000);
+
+const answer = { segmentation: await withWarnings(() => readSegmentation(segmentation, series)), reports: {} };
+for (const file of reports) {
+  answer.reports[basename(file)] = await withWarnings(() => ({ measurements: readReport(file, series) }));
+}
+print(JSON.stringify(answer));
 process.exit(0); // the adapters leave timers behind
