@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 import warnings
+from pathlib import Path
 
 TALKERS = ("pydicom", "pynetdicom", "highdicom", "PIL", "watchdog")
 """Other packages' loggers that may quote a data set, or that drown ours at debug level."""
@@ -47,5 +48,10 @@ def describe(error: BaseException) -> str:
 
     Its message is left out on purpose: it may quote a data set, and with it a patient.
     """
-    places = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
+    places = [f"{_short(frame.filename)}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-4:]]
     return f"{type(error).__name__} at {' > '.join(places) or 'an unknown place'}"
+
+
+def _short(file: str) -> str:
+    """Return the last folder and the name of a source file: where it is installed is nobody's business."""
+    return "/".join(Path(file).parts[-2:])

@@ -1,0 +1,169 @@
+"""Answers a complete series: each of its stacks gets a manifest or a recorded reason, once for each generation."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from pydicom.uid import UID
+
+from m3node.intake import sop_classes
+from m3node.intake.eligibility import judge
+from m3node.intake.generations import Answer, Next, contents, next_generation, read_answers
+from m3node.intake.header import InstanceHeader
+from m3node.intake.index import Index, RejectedGeneration, SeriesRecord, apply, content_line, rejected_line
+from m3node.intake.manifest import StackKey, make_manifest, manifest_key, write_manifest
+from m3node.intake.revisions import choose
+from m3node.intake.seg_reference import read_seg_reference
+from m3node.intake.selection import select
+from m3node.intake.stacks import Stack, group_stacks
+from m3node.layout import DataLayout
+from m3node.rejection import Reason, Rejection
+from m3node.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+Record = Callable[[StackKey, int, str, Rejection], object]
+"""Records why a stack (with its generation) or instances of a series (generation 0) get no results."""
+
+Content = Callable[[Path], str]
+"""Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected``."""
+
+
+class Answering:
+    """Writes manifests and reasons for one data folder.
+
+    Parameters
+    ----------
+    layout : DataLayout
+        The data folder.
+    settings : Settings
+        ``eligibility``, ``selection`` and ``completeness`` count.
+    index : Index
+        Gets what was not fit, and the content digests of revisions.
+    record, content_digest : callable
+        Come from later stages, which intake does not know.
+    """
+
+    def __init__(
+        self, layout: DataLayout, settings: Settings, index: Index, record: Record, content_digest: Content
+    ) -> None:
+        self._layout = layout
+        self._settings = settings
+        self._index = index
+        self._record = record
+        self._content_digest = content_digest
+
+    def answer(self, series: str, record: SeriesRecord) -> None:
+        """Answer a complete series; what is answered already stays as it is.
+
+        Raises
+        ------
+        OSError
+            The disk refuses; calling again later goes on where this ended.
+        """
+        chosen = choose(record.headers.values(), lambda header: self._content(series, record, header))
+        self._refuse(series, (*record.refused.values(), *chosen.undecodable))
+        images = [header for header in chosen.used if header.sop_class_uid in sop_classes.CT]
+        stacks = group_stacks(images)
+        stacked = {header.sop_instance_uid for stack in stacks for header in stack.instances}
+        self._refuse(series, self._unused(header for header in chosen.used if header.sop_instance_uid not in stacked))
+        if not stacks:
+            return
+        segs = _newest(record.segs.values())
+        answers = read_answers(self._layout.manifests, series, record.rejected)
+        present = [stack.key for stack in stacks]
+        for stack in stacks:
+            wanted = _wanted(stack, segs)
+            following = next_generation(
+                wanted,
+                answers,
+                present,
+                segs_count=self._settings.completeness.late_seg_makes_generation,
+            )
+            if following is None:
+                _log.info("stack %s: nothing new", stack.key.label)
+            else:
+                self._make(stack, following, segs, record)
+
+    def fail(self, series: str, what: str) -> None:
+        """Record that a series could not be judged, for no fault of its own."""
+        message = f"series {series} could not be judged, for no fault of its own: {what}; it is kept"
+        self._refuse(series, [Rejection(Reason.FAILED, message, series)])
+
+    def _make(self, stack: Stack, following: Next, segs: Sequence[InstanceHeader], record: SeriesRecord) -> None:
+        rejection = judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
+        if rejection is not None:
+            key = manifest_key(stack)
+            self._record(stack.key, following.generation, key, rejection)
+            fact = rejected_line(RejectedGeneration(stack.key.stack, following.generation, key))
+            self._index.append(stack.key.series_instance_uid, [fact])
+            apply(record, fact)
+            return
+        manifest = make_manifest(
+            stack,
+            root=self._layout.spool,
+            generation=following.generation,
+            supersedes=following.supersedes,
+            liver_segs=segs,
+        )
+        path = write_manifest(manifest, self._layout.manifests)
+        _log.info("manifest %s: %d slices, %d SEGs with a liver", path.stem, len(stack.slices), len(segs))
+
+    def _content(self, series: str, record: SeriesRecord, header: InstanceHeader) -> str:
+        digest = record.contents.get(header.path)
+        if digest is None:
+            digest = self._content_digest(self._layout.spool / header.path)
+            fact = content_line(header.path, digest)
+            self._index.append(series, [fact])
+            apply(record, fact)
+        return digest
+
+    def _unused(self, headers: Iterable[InstanceHeader]) -> list[Rejection]:
+        """Say why instances that are in no stack are not used; SEGs with a liver are."""
+        unused: list[Rejection] = []
+        for header in headers:
+            uid = header.sop_instance_uid
+            if header.sop_class_uid in sop_classes.CT:
+                message = f"instance {uid} holds no frame whose geometry can be read; send it again"
+                unused.append(Rejection(Reason.MISSING_GEOMETRY, message, uid))
+            elif header.sop_class_uid == sop_classes.SEGMENTATION:
+                reference = read_seg_reference(self._layout.spool / header.path)
+                if not reference.liver or not reference.series:
+                    message = f"SEG {uid} has no liver segment (SCT 10200004 or SRT T-62000) on a named series"
+                    unused.append(Rejection(Reason.NOT_CT, message, uid))
+            else:
+                name = UID(header.sop_class_uid).name
+                unused.append(Rejection(Reason.NOT_CT, f"instance {uid} is no CT image but {name}", uid))
+        return unused
+
+    def _refuse(self, series: str, rejections: Iterable[Rejection]) -> None:
+        """Record what is no stack, once for each reason of a series."""
+        by_reason: dict[Reason, list[Rejection]] = defaultdict(list)
+        for rejection in rejections:
+            by_reason[rejection.reason].append(rejection)
+        for reason, group in by_reason.items():
+            more = f" (and {len(group) - 1} more instances of series {series})" if len(group) > 1 else ""
+            digest = hashlib.sha256(f"{series}\0{reason.value}".encode()).hexdigest()
+            rejection = Rejection(reason, f"{group[0].message}{more}", series)
+            self._record(StackKey(series, ""), 0, digest, rejection)
+
+
+def _wanted(stack: Stack, segs: Iterable[InstanceHeader]) -> Answer:
+    return Answer(
+        stack=stack.key,
+        generation=0,
+        key=manifest_key(stack),
+        instances=contents(stack.instances),
+        segs=frozenset(seg.sha256 for seg in segs),
+        fit=True,
+    )
+
+
+def _newest(segs: Iterable[InstanceHeader]) -> tuple[InstanceHeader, ...]:
+    """Return the newest file of each SEG, newest last."""
+    newest = {seg.sop_instance_uid: seg for seg in sorted(segs, key=lambda seg: (seg.received_at, seg.path))}
+    return tuple(sorted(newest.values(), key=lambda seg: (seg.received_at, seg.path)))

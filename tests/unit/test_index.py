@@ -1,0 +1,102 @@
+"""The index is a memory of the spool that survives being torn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m3node.intake.index import (
+    Index,
+    RejectedGeneration,
+    content_line,
+    header_line,
+    own_line,
+    refused_line,
+    rejected_line,
+    seg_line,
+    series_files,
+    settled_line,
+    spooled_series,
+)
+from m3node.rejection import Reason, Rejection
+from made_headers import HEADER
+
+SEG = replace(HEADER, path="1.1/1.9/1.8.dcm", sop_instance_uid="1.8", series_instance_uid="1.9")
+REFUSED = Rejection(Reason.UNREADABLE, "damaged", "1.1/1.2/1.5.dcm")
+FACTS = [
+    header_line(HEADER),
+    refused_line(REFUSED.subject, REFUSED),
+    own_line("1.1/1.2/1.6.dcm"),
+    content_line(HEADER.path, "ef"),
+    seg_line(SEG),
+    rejected_line(RejectedGeneration("", 1, "key")),
+    settled_line(3),
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return Index(tmp_path)
+
+
+def test_what_was_noted_is_known_again(index: Index) -> None:
+    index.append("1.2", FACTS[:4])
+    index.append("1.2", FACTS[4:])
+    record = index.load("1.2")
+    assert record.headers == {HEADER.path: HEADER}
+    assert record.refused == {REFUSED.subject: REFUSED}
+    assert record.own == {"1.1/1.2/1.6.dcm"}
+    assert record.contents == {HEADER.path: "ef"}
+    assert record.segs == {SEG.path: SEG}
+    assert record.rejected == [RejectedGeneration("", 1, "key")]
+    assert record.files == record.settled == index.settled("1.2") == 3
+
+
+def test_a_series_that_was_never_seen_is_empty(index: Index) -> None:
+    assert index.load("1.2").files == 0
+    assert index.settled("1.2") == -1
+
+
+def test_any_fact_after_settling_unsettles(index: Index) -> None:
+    index.append("1.2", [settled_line(1), own_line("1.1/1.2/1.7.dcm")])
+    assert index.settled("1.2") == index.load("1.2").settled == -1
+
+
+@given(cut=st.integers(min_value=1, max_value=200))
+def test_a_torn_end_is_cut_off_and_what_is_noted_next_is_whole(
+    cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    index = Index(folder)
+    index.append("1.2", FACTS)
+    path = folder / "1.2.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    torn = index.load("1.2")
+    assert torn.headers == {HEADER.path: HEADER}
+    index.append("1.2", [own_line("1.1/1.2/late.dcm")])
+    assert "1.1/1.2/late.dcm" in index.load("1.2").own
+
+
+def test_a_line_that_a_power_cut_zeroed_is_left_out(index: Index, tmp_path: Path) -> None:
+    index.append("1.2", [header_line(HEADER)])
+    with (tmp_path / "1.2.jsonl").open("ab") as stream:
+        stream.write(b"\0" * 64 + b"\n")
+    index.append("1.2", [own_line("1.1/1.2/1.6.dcm"), settled_line(3)])
+    record = index.load("1.2")
+    assert record.knows(HEADER.path)
+    assert record.knows("1.1/1.2/1.6.dcm")
+    assert record.files == 2
+
+
+def test_the_spool_is_walked_by_series_over_studies_without_unfinished_files(tmp_path: Path) -> None:
+    for name in ("1.1/1.2/a.dcm", "1.1/1.2/a.r0a1b2c3d.dcm", "1.5/1.2/b.dcm", ".incoming/9/c.part", "1.1/1.3/d.dcm"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = spooled_series(tmp_path)
+    assert found == {"1.2": [tmp_path / "1.1/1.2", tmp_path / "1.5/1.2"], "1.3": [tmp_path / "1.1/1.3"]}
+    assert [path.name for path in series_files(found["1.2"])] == ["a.dcm", "a.r0a1b2c3d.dcm", "b.dcm"]
