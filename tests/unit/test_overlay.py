@@ -1,0 +1,160 @@
+"""The picture shows the patient as a radiologist expects, whatever way the series is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from m3node.evaluation.ct_writer import axial_geometry
+from m3node.imaging.geometry import PatientGeometry
+from m3node.imaging.mask import VoxelMask
+from m3node.imaging.volume import CTVolume
+from m3node.results.display import Display, body_extent
+from m3node.results.findings import Findings, Outcome
+from m3node.results.overlay import AMBER, LIVER, draw_overlay, shown_slices
+from m3node.results.segmentation import lesion_colour
+from made_findings import ellipsoid, made_findings, without_liver
+
+SHAPE = (9, 60, 80)
+SPACING = (3.0, 1.5, 1.5)
+SUPINE = axial_geometry(SHAPE, SPACING, origin=(-60, -45, 0))
+
+
+def volume_of(geometry: PatientGeometry) -> CTVolume:
+    """A body with one bright spot on the patient's right, in front."""
+    n, rows, columns = geometry.shape
+    hu = np.full(geometry.shape, -1000, dtype=np.int16)
+    hu[ellipsoid(geometry.shape, (n / 2, rows / 2, columns / 2), (n, rows * 0.45, columns * 0.45)).full()] = 60
+    return CTVolume(hu=hu, geometry=geometry, sources=())
+
+
+def stored_as(volume: CTVolume, findings: Findings, how: str) -> tuple[CTVolume, Findings]:
+    """The same patient in another storage: axes reversed or exchanged, patient coordinates unchanged."""
+    axes = {"columns": (2,), "rows": (1,), "both": (1, 2), "slices": (0,)}.get(how, ())
+    transpose = how == "transposed"
+
+    def turn(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        return np.ascontiguousarray(np.flip(array, axes) if axes else array.transpose(0, 2, 1))
+
+    affine = volume.geometry.affine.copy()
+    for axis in axes:
+        affine[:3, 3] += affine[:3, axis] * (volume.geometry.shape[axis] - 1)
+        affine[:3, axis] *= -1
+    if transpose:
+        affine[:, [1, 2]] = affine[:, [2, 1]]
+    hu = turn(volume.hu)
+    positions = affine[:3, 3] + np.arange(hu.shape[0])[:, None] * affine[:3, 0]
+    geometry = PatientGeometry(affine=affine, positions=positions, shape=hu.shape)
+    assert findings.region is not None
+    masks = [VoxelMask.from_full(turn(lesion.mask.full())) for lesion in findings.lesions]
+    moved = made_findings(geometry, lesions=masks)
+    moved = replace(
+        moved, region=replace(findings.region, parenchyma=VoxelMask.from_full(turn(findings.region.parenchyma.full())))
+    )
+    return CTVolume(hu=hu, geometry=geometry, sources=()), moved
+
+
+def picture(volume: CTVolume, findings: Findings, folder: Path, name: str = "overlay.png") -> npt.NDArray[np.int16]:
+    assert draw_overlay(volume, findings, folder / name)
+    return np.asarray(Image.open(folder / name)).astype(np.int16)
+
+
+def near(image: npt.NDArray[np.int16], colour: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+    return np.abs(image - np.array(colour)).max(axis=2) < 40
+
+
+@pytest.mark.parametrize("how", ["columns", "rows", "both", "transposed"])
+def test_every_storage_of_one_patient_gives_the_same_slices(tmp_path: Path, how: str) -> None:
+    volume = volume_of(SUPINE)
+    findings = made_findings(SUPINE)
+    again, moved = stored_as(volume, findings, how)
+    first = picture(volume, findings, tmp_path, "a.png")
+    second = picture(again, moved, tmp_path, "b.png")
+    assert first.shape == second.shape
+    # Diameters are listed as the made-up lesions have them, along rows and columns: compare above the list.
+    slices = slice(84, -200)
+    differing = np.abs(first[slices] - second[slices]).max(axis=2) > 90
+    assert differing.mean() < 0.002
+
+
+def test_the_patients_right_is_on_the_left() -> None:
+    volume = volume_of(SUPINE)
+    right_front = SUPINE.to_voxel([-30.0, -20.0, 12.0]).round().astype(int)
+    for how in ("columns", "rows", "both", "transposed"):
+        again, _ = stored_as(volume, made_findings(SUPINE), how)
+        _, r, c = again.geometry.to_voxel([-30.0, -20.0, 12.0]).round().astype(int)
+        plane = np.zeros(again.geometry.shape[1:], dtype=bool)
+        plane[r, c] = True
+        display = Display.of(again.geometry)
+        row, column = np.argwhere(display.turn(plane))[0]
+        assert (row, column) == tuple(right_front[1:])
+        assert display.letters == ("R", "L", "A", "P")
+        np.testing.assert_allclose(display.turn_points([(r + 0.5, c + 0.5)])[0], (row + 0.5, column + 0.5))
+
+
+def test_sides_follow_the_patient_when_the_table_is_rotated() -> None:
+    turned = axial_geometry(SHAPE, SPACING, row=(0.966, 0.259, 0.0), column=(-0.259, 0.966, 0.0))
+    assert Display.of(turned).letters == ("R", "L", "A", "P")
+
+
+def test_head_is_shown_first_whichever_way_slices_are_stored() -> None:
+    volume, findings = volume_of(SUPINE), made_findings(SUPINE)
+    for shown, found in [(volume, findings), stored_as(volume, findings, "slices")]:
+        heights = [shown.geometry.positions[k][2] for k in shown_slices(shown, found)]
+        assert len(heights) == 2
+        assert heights == sorted(heights, reverse=True)
+
+
+def test_liver_lesions_and_notice_are_drawn(tmp_path: Path) -> None:
+    image = picture(volume_of(SUPINE), made_findings(SUPINE), tmp_path)
+    assert near(image, LIVER).sum() > 100
+    assert near(image, lesion_colour(1)).sum() > 100
+    assert near(image[-40:], AMBER).sum() > 50
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9, 14])
+def test_at_most_six_slices_are_shown_and_every_count_fits(tmp_path: Path, count: int) -> None:
+    geometry = axial_geometry((30, 60, 80), SPACING, origin=(-60, -45, 0))
+    masks = [ellipsoid(geometry.shape, (2 * i + 1, 20 + i, 20 + 2 * i), (1, 4, 4)) for i in range(count)]
+    findings = made_findings(geometry, lesions=masks)
+    volume = volume_of(geometry)
+    assert len(shown_slices(volume, findings)) == min(count, 6)
+    assert picture(volume, findings, tmp_path).shape[1] > 700
+
+
+def test_without_a_lesion_the_largest_liver_is_shown(tmp_path: Path) -> None:
+    volume, findings = volume_of(SUPINE), made_findings(SUPINE, lesions=())
+    assert findings.region is not None
+    (k,) = shown_slices(volume, findings)
+    areas = [findings.region.parenchyma.on_slice(i).sum() for i in range(SHAPE[0])]
+    assert areas[k] == max(areas)
+    assert near(picture(volume, findings, tmp_path), LIVER).sum() > 100
+
+
+def test_without_a_liver_nothing_is_outlined_and_the_outcome_warns(tmp_path: Path) -> None:
+    volume, findings = volume_of(SUPINE), without_liver(made_findings(SUPINE))
+    image = picture(volume, findings, tmp_path)
+    assert near(image, LIVER).sum() == 0
+    assert near(image[:50], AMBER).sum() > 50
+
+
+def test_incomplete_is_said_in_colour(tmp_path: Path) -> None:
+    findings = replace(made_findings(SUPINE, lesions=()), outcome=Outcome.INCOMPLETE, views_read=3)
+    assert near(picture(volume_of(SUPINE), findings, tmp_path)[:50], AMBER).sum() > 50
+
+
+def test_a_picture_that_is_there_stays(tmp_path: Path) -> None:
+    volume, findings = volume_of(SUPINE), made_findings(SUPINE)
+    draw_overlay(volume, findings, tmp_path / "overlay.png")
+    before = (tmp_path / "overlay.png").read_bytes()
+    assert not draw_overlay(volume, made_findings(SUPINE, lesions=()), tmp_path / "overlay.png")
+    assert (tmp_path / "overlay.png").read_bytes() == before
+
+
+def test_an_empty_slice_is_shown_whole() -> None:
+    assert body_extent(np.full((20, 30), -1000, dtype=np.int16), 2) == (0, 20, 0, 30)
