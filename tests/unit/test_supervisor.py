@@ -1,0 +1,171 @@
+"""A process that dies is replaced, takes no other with it, and none outlives the supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from m3node.errors import ConfigError
+from m3node.jobs import supervisor
+from m3node.jobs.lock import exclusive
+from m3node.jobs.supervisor import Report, Role, StartError, Supervisor
+from m3node.settings import Settings
+
+
+def stays(settings: Settings, stop: threading.Event, report: Report) -> None:
+    report(os.getpid())
+    stop.wait()
+    (settings.data_dir / "ended in order").touch()
+
+
+def dies_once(settings: Settings, stop: threading.Event, report: Report) -> None:
+    mark = settings.data_dir / "died"
+    if not mark.exists():
+        mark.touch()
+        raise ValueError("PATIENT^NAME")
+    report(os.getpid())
+    stop.wait()
+
+
+def refuses(settings: Settings, stop: threading.Event, report: Report) -> None:
+    raise ConfigError("the port is taken")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is so; the test's own timeout is the limit."""
+    while not condition():
+        time.sleep(0.02)
+
+
+class Running:
+    """A supervisor in a thread of the test's process."""
+
+    def __init__(self, folder: Path, *roles: Role) -> None:
+        self.reports: list[tuple[str, object]] = []
+        self.stop = threading.Event()
+        self.supervisor = Supervisor(roles, Settings(data_dir=folder), self._hear)
+        self.thread = threading.Thread(target=self.supervisor.run, args=(self.stop,))
+        self.thread.start()
+
+    def _hear(self, name: str, value: object) -> None:
+        self.reports.append((name, value))
+
+    def reported(self, name: str) -> list[object]:
+        return [value for its, value in self.reports if its == name]
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    running: list[Running] = []
+
+    def begin(*roles: Role) -> Running:
+        running.append(Running(tmp_path, *roles))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.end()
+
+
+def test_a_killed_process_is_replaced_and_the_other_lives_on(start: Callable[..., Running]) -> None:
+    node = start(Role("one", stays), Role("two", stays))
+    wait_for(lambda: len(node.reports) == 2)
+    (first,), (other,) = node.reported("one"), node.reported("two")
+    assert isinstance(first, int)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(node.reported("one")) == 2)
+    assert node.reported("one")[1] != first
+    assert node.supervisor.pids()["two"] == other
+
+
+def test_a_process_that_fails_is_started_again(start: Callable[..., Running], tmp_path: Path) -> None:
+    node = start(Role("one", dies_once))
+    wait_for(lambda: node.reports)
+    assert (tmp_path / "died").exists()
+
+
+def test_an_unexpected_error_is_named_without_its_words(
+    start: Callable[..., Running], capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = start(Role("one", dies_once))
+    wait_for(lambda: node.reports)
+    shown = capfd.readouterr().err
+    assert "ValueError at" in shown
+    assert "PATIENT" not in shown
+
+
+def test_every_process_ends_in_order(start: Callable[..., Running], tmp_path: Path) -> None:
+    node = start(Role("one", stays))
+    wait_for(lambda: node.reports)
+    node.end()
+    assert (tmp_path / "ended in order").exists()
+    assert node.supervisor.pids() == {}
+
+
+def test_without_an_essential_process_the_node_does_not_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    node = Supervisor(
+        (Role("acceptor", refuses, essential=True), Role("other", stays)),
+        Settings(data_dir=tmp_path),
+        lambda *_: None,
+    )
+    with caplog.at_level(logging.INFO), pytest.raises(StartError, match="acceptor ended with status 1"):
+        node.run(threading.Event())
+    assert node.pids() == {}
+
+
+def test_a_process_that_keeps_dying_is_started_more_and_more_seldom(tmp_path: Path) -> None:
+    node = Supervisor((Role("one", refuses),), Settings(data_dir=tmp_path), lambda *_: None)
+    (child,) = node._children
+    pauses = []
+    for _ in range(3):
+        node._start(child)
+        assert child.process is not None
+        child.process.join()
+        node._bury(child)
+        pauses.append(child.pause)
+    assert pauses == [supervisor.FIRST_PAUSE, 2 * supervisor.FIRST_PAUSE, 4 * supervisor.FIRST_PAUSE]
+
+
+KILLED = """
+import sys, threading
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_supervisor import stays
+from m3node.jobs.supervisor import Role, Supervisor
+from m3node.settings import Settings
+
+if __name__ == "__main__":
+    Supervisor((Role("one", stays),), Settings(data_dir=Path({folder!r})), lambda _, pid: print(pid, flush=True)).run(
+        threading.Event())
+"""
+
+
+def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text())
+    assert not (tmp_path / "ended in order").exists()
+
+
+def test_one_data_folder_has_one_node(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()}"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass
