@@ -6,9 +6,11 @@ a worker process with it and not the node. The volume lies in memory that all of
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +33,7 @@ from m3node.rejection import Reason
 CODEC_ERRORS = (*PARSER_ERRORS, RuntimeError, OSError)
 """What pydicom and the codecs raise on a stream that they cannot decode."""
 
+_PR_SET_PDEATHSIG = 1
 _FRAMES_A_CALL = 8
 _PIXEL_TAGS = (0x00280010,)
 
@@ -146,6 +149,9 @@ _attached: list[HUArray] = []
 
 
 def _attach(process: int, handle: int, shape: tuple[int, int, int]) -> None:
+    # The server that forks workers ends with the process that asked for them, however that ends; so must they.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the asking process answers it
     own = os.open(f"/proc/{process}/fd/{handle}", os.O_RDWR)
     try:
         _attached[:] = [_map(own, shape)]

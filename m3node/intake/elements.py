@@ -15,6 +15,8 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 
 _PADDING = " \0\t\r\n"
+_ESCAPE = b"\x1b"
+"""Begins a code extension (PS3.5 6.1.2.5)."""
 
 
 def text(ds: Dataset, tag: int) -> str:
@@ -109,6 +111,8 @@ def _decoded(ds: Dataset, value: bytes) -> str:
     try:
         names = texts(ds, 0x00080005)
         encodings = convert_encodings(list(names)) if names else ["iso8859"]
-        return str(decode_bytes(value, encodings, set()))
+        if _ESCAPE in value:
+            return str(decode_bytes(value, encodings, set()))
+        return value.decode(encodings[0], errors="replace")
     except (LookupError, UnicodeDecodeError):
         return value.decode("latin-1")

@@ -22,7 +22,7 @@ from m3node.intake.eligibility import judge
 from m3node.intake.header import InstanceHeader
 from m3node.intake.manifest import Manifest, StackKey, make_manifest
 from m3node.intake.reading import read_headers
-from m3node.intake.references import referenced_series
+from m3node.intake.seg_reference import read_seg_reference
 from m3node.intake.selection import select
 from m3node.intake.stacks import group_stacks
 from m3node.rejection import Reason, Rejection
@@ -42,7 +42,7 @@ class Survey:
     Attributes
     ----------
     manifests : tuple of Manifest
-        Stacks to be answered, by key, each with the SEGs that reference its series.
+        Stacks to be answered, by key, each with the liver SEGs that reference its series.
     rejections : tuple of (StackKey or None, Rejection)
         Everything that is not used, with its reason; the key is None for what is no stack.
     """
@@ -197,14 +197,19 @@ def _segs_by_series(
     rejections: list[Rejection] = []
     found = [header for header in headers if header.sop_class_uid == sop_classes.SEGMENTATION]
     for header in sorted(found, key=lambda header: _age(header, root)):
-        try:
-            series = referenced_series(root / header.path)
-        except InputRejected as error:
-            rejections.append(Rejection(error.reason, error.message, header.sop_instance_uid))
+        reference = read_seg_reference(root / header.path)
+        if not reference.liver:
+            rejections.append(
+                Rejection(
+                    Reason.NOT_CT,
+                    f"segmentation {header.sop_instance_uid} has no segment that is coded as liver",
+                    header.sop_instance_uid,
+                )
+            )
             continue
-        if not series:
+        if not reference.series:
             rejections.append(_no_series(header))
-        for uid in series:
+        for uid in reference.series:
             segs[uid].append(header)
     return segs, rejections
 
