@@ -31,6 +31,7 @@ INCOMING = ".incoming"
 
 Buffer = bytes | bytearray | memoryview
 
+_serial = count()
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -69,7 +70,6 @@ class Spool:
         self._incoming.mkdir(exist_ok=True)
         self._durable = durable
         self._prefix = f"{os.getpid()}.{process_started(os.getpid())}"
-        self._serial = count()
         # Folders whose own entries in their parents are known to be on disk, by device and inode: a folder that
         # another process made may not be, so that each process synchronises the parents once for itself.
         self._settled: set[tuple[int, int]] = set()
@@ -100,7 +100,7 @@ class Spool:
         """
         folder = self._root / identity.study_instance_uid / identity.series_instance_uid
         meta = file_meta(identity, transfer_syntax_uid, sender)
-        temporary = self._incoming / f"{self._prefix}.{next(self._serial)}.part"
+        temporary = self._incoming / f"{self._prefix}.{next(_serial)}.part"
         folder_fd = self._open_folder(folder)
         try:
             try:

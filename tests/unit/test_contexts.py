@@ -1,0 +1,73 @@
+"""What is accepted can be decoded, and what cannot be decoded is not accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import UID, AllTransferSyntaxes
+
+from m3node.intake.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED, presentation_contexts, support_rows
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+ACCEPTED = {syntax.uid for syntax in UNCOMPRESSED + COMPRESSED}
+LOSSLESS = ACCEPTED - {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"}
+
+
+def real_files(test_data: Path) -> dict[str, Path]:
+    """The file of each transfer syntax that shows the same slice."""
+    found = {}
+    for path in sorted((test_data / "ct_transfer_syntaxes").glob("CTImage.dcm_*")):
+        found[str(pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID)] = path
+    return found
+
+
+def test_every_accepted_transfer_syntax_decodes_and_the_lossless_ones_are_identical(test_data: Path) -> None:
+    files = real_files(test_data)
+    assert files.keys() >= ACCEPTED
+    reference = pydicom.dcmread(files["1.2.840.10008.1.2.1"]).pixel_array
+    assert reference.std() > 10
+    for uid in ACCEPTED:
+        pixels = pydicom.dcmread(files[uid]).pixel_array
+        assert pixels.shape == reference.shape
+        if uid in LOSSLESS:
+            assert np.array_equal(pixels, reference), UID(uid).name
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"])
+def test_twelve_bit_jpeg_is_not_accepted_and_indeed_does_not_decode(uid: str, test_data: Path) -> None:
+    assert uid not in ACCEPTED
+    ds = pydicom.dcmread(real_files(test_data)[uid])
+    with pytest.raises((RuntimeError, ValueError, NotImplementedError, AttributeError)):
+        _ = ds.pixel_array
+
+
+def test_images_are_accepted_in_every_syntax_and_reports_uncompressed() -> None:
+    contexts = {str(context.abstract_syntax): set(context.transfer_syntax) for context in presentation_contexts()}
+    assert len(contexts) == len(SOP_CLASSES)
+    for name in ("CT Image Storage", "Enhanced CT Image Storage", "Segmentation Storage"):
+        assert contexts[next(sop.uid for sop in SOP_CLASSES if sop.name == name)] == ACCEPTED
+    for sop in SOP_CLASSES:
+        if "SR" in sop.name or "Presentation State" in sop.name:
+            assert contexts[sop.uid] == {syntax.uid for syntax in UNCOMPRESSED}
+
+
+def test_the_names_are_those_of_the_standard() -> None:
+    for sop in SOP_CLASSES:
+        assert UID(sop.uid).name.removesuffix(" SOP Class") == sop.name
+    assert set(AllTransferSyntaxes) >= ACCEPTED
+
+
+def test_the_support_table_has_a_row_for_each() -> None:
+    rows = support_rows()
+    assert len(rows) == len(SOP_CLASSES) + len(ACCEPTED)
+    assert {row[2] for row in rows} == {sop.uid for sop in SOP_CLASSES} | ACCEPTED
+    assert all(all(cell for cell in row) for row in rows)
+
+
+def test_one_negotiation_does_not_change_the_next() -> None:
+    first = presentation_contexts()
+    first[0].transfer_syntax = []
+    assert all(context.transfer_syntax for context in presentation_contexts())

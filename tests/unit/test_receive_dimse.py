@@ -1,0 +1,116 @@
+"""C-STORE requests are put together from any fragments, and answered as pynetdicom would read it."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dsutils import decode
+from pynetdicom.pdu import P_DATA_TF
+
+from m3node.intake.receive_dimse import StoreAssembler, StoreRequest, parse_command, store_response
+from m3node.intake.receive_status import Answer
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def fragments(data: bytes, max_pdu: int) -> list[tuple[int, int, memoryview]]:
+    """A C-STORE request as pynetdicom sends it."""
+    primitive = C_STORE()
+    primitive.MessageID = 7
+    primitive.AffectedSOPClassUID = CT
+    primitive.AffectedSOPInstanceUID = "2.25.1"
+    primitive.Priority = 0
+    primitive.DataSet = BytesIO(data)
+    message = C_STORE_RQ()
+    message.primitive_to_message(primitive)
+    return [
+        (context, value[0], memoryview(value)[1:])
+        for pdata in message.encode_msg(5, max_pdu)
+        for context, value in pdata.presentation_data_value_list
+    ]
+
+
+def assemble(assembler: StoreAssembler, data: bytes, max_pdu: int) -> StoreRequest:
+    request = None
+    for context, control, fragment in fragments(data, max_pdu):
+        assert request is None
+        if control & 1:
+            assert assembler.take_command(context, control, fragment) is None
+        else:
+            request = assembler.take_data(context, control, fragment)
+    assert request is not None
+    return request
+
+
+@given(data=st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=3), max_pdu=st.integers(20, 5000))
+def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes], max_pdu: int) -> None:
+    assembler = StoreAssembler()
+    for one in data:
+        request = assemble(assembler, one, max_pdu)
+        assert bytes(request.data) == one
+        assert (request.context_id, request.message_id) == (5, 7)
+        assert (request.sop_class_uid, request.sop_instance_uid) == (CT, "2.25.1")
+
+
+@given(
+    status=st.sampled_from([0x0000, 0xA700, 0xA900, 0xC001]),
+    comment=st.text(max_size=100),
+    message=st.integers(0, 65535),
+)
+def test_the_response_reads_as_the_standard_has_it(status: int, comment: str, message: int) -> None:
+    request = StoreRequest(3, message, CT, "2.25.12", memoryview(b""))
+    pdu = P_DATA_TF()
+    pdu.decode(store_response(request, Answer(status, comment)))
+    (item,) = pdu.presentation_data_value_items
+    assert item.presentation_context_id == 3
+    assert item.presentation_data_value[0] == 3  # command, last fragment
+    command = decode(BytesIO(item.presentation_data_value[1:]), True, True)
+    assert command.CommandField == 0x8001
+    assert command.MessageIDBeingRespondedTo == message
+    assert command.CommandDataSetType == 0x0101
+    assert command.Status == status
+    assert (command.AffectedSOPClassUID, command.AffectedSOPInstanceUID) == (CT, "2.25.12")
+    assert ("ErrorComment" in command) == bool(comment)
+    assert len(command.get("ErrorComment") or "") <= 64
+    assert command.CommandGroupLength == len(item.presentation_data_value) - 1 - 12
+
+
+def test_another_message_is_handed_back_whole() -> None:
+    from pynetdicom.dimse_messages import C_ECHO_RQ
+
+    primitive = C_ECHO()
+    primitive.MessageID = 1
+    primitive.AffectedSOPClassUID = "1.2.840.10008.1.1"
+    message = C_ECHO_RQ()
+    message.primitive_to_message(primitive)
+    (pdata,) = message.encode_msg(1, 0)
+    ((_, value),) = pdata.presentation_data_value_list
+    assembler = StoreAssembler()
+    half = len(value) // 2
+    assert assembler.take_command(1, 1, memoryview(value)[1:half]) is None
+    assert assembler.take_command(1, 3, memoryview(value)[half:]) == value[1:]
+    assert not assembler.wants_data
+
+
+def test_what_breaks_the_protocol_is_an_error_and_not_a_stored_file() -> None:
+    assembler = StoreAssembler()
+    (command, *_) = fragments(b"x", 4096)
+    assembler.take_command(*command)
+    with pytest.raises(ValueError, match="before the last one"):
+        assembler.take_command(*command)
+    with pytest.raises(ValueError, match="does not follow"):
+        assembler.take_data(9, 2, memoryview(b"x"))
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_a_command_set_or_a_value_error(data: bytes) -> None:
+    for parse in (parse_command, lambda data: StoreAssembler().take_command(1, 3, memoryview(data))):
+        try:
+            parse(data)
+        except ValueError:
+            continue
