@@ -19,7 +19,6 @@ from m3node.imaging.mask import VoxelMask
 from m3node.m3.lesion import Lesion
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind
-from m3node.settings import Settings
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "m3node/results")
 
@@ -27,12 +26,6 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "m3node/results")
 def derived_uid(*parts: object) -> UID:
     """Return the UID that these parts always give; their order counts."""
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps([str(part) for part in parts])).int}")
-
-
-def settings_digest(settings: Settings) -> str:
-    """SHA-256 over the settings that change findings or objects, and over no other: not over ports or folders."""
-    relevant = settings.model_dump(mode="json", include={"liver", "m3", "detector", "results"})
-    return _digest(relevant)
 
 
 def mask_digest(mask: VoxelMask) -> str:

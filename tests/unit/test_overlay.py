@@ -65,7 +65,7 @@ def picture(volume: CTVolume, findings: Findings, folder: Path, name: str = "ove
 
 
 def near(image: npt.NDArray[np.int16], colour: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
-    return np.abs(image - np.array(colour)).max(axis=2) < 40
+    return np.abs(image - np.array(colour)).max(axis=2) < 25
 
 
 @pytest.mark.parametrize("how", ["columns", "rows", "both", "transposed"])
