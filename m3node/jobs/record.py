@@ -1,0 +1,101 @@
+"""``run.json``: the last file of a run, which says that it is done and which objects it left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3node.durable import write_once
+from m3node.results.findings import Outcome
+from m3node.results.objects import ObjectKind, ResultObject
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes
+    ----------
+    label, generation
+        Name the stack and its generation.
+    manifest_key : str
+        The manifest it answers.
+    superseded_by : str
+        Key of the newer generation that made this run pointless before it began; no objects then.
+    failure : str
+        Why there are findings but no objects; empty when all is well.
+    """
+
+    label: str
+    generation: int
+    manifest_key: str
+    study_instance_uid: str
+    series_instance_uid: str
+    outcome: Outcome | None
+    lesions: int
+    objects: tuple[ResultObject, ...]
+    superseded_by: str
+    failure: str
+
+
+def write_record(record: RunRecord, folder: Path) -> None:
+    """Write ``run.json`` durably; one that is there already stays."""
+    tree = {
+        "label": record.label,
+        "generation": record.generation,
+        "manifest_key": record.manifest_key,
+        "study_instance_uid": record.study_instance_uid,
+        "series_instance_uid": record.series_instance_uid,
+        "outcome": record.outcome.value if record.outcome else None,
+        "lesions": record.lesions,
+        "objects": [
+            {
+                "kind": item.kind.value,
+                "file": item.path.name,
+                "sha256": item.sha256,
+                "sop_class_uid": item.sop_class_uid,
+                "sop_instance_uid": item.sop_instance_uid,
+                "series_instance_uid": item.series_instance_uid,
+                "study_instance_uid": item.study_instance_uid,
+            }
+            for item in record.objects
+        ],
+        "superseded_by": record.superseded_by,
+        "failure": record.failure,
+    }
+    write_once(folder / RECORD, (json.dumps(tree, indent=1) + "\n").encode())
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """Read ``run.json``; None when the run is not done."""
+    try:
+        tree = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    objects = tuple(
+        ResultObject(
+            kind=ObjectKind(item["kind"]),
+            path=folder / item["file"],
+            sha256=item["sha256"],
+            sop_class_uid=item["sop_class_uid"],
+            sop_instance_uid=item["sop_instance_uid"],
+            series_instance_uid=item["series_instance_uid"],
+            study_instance_uid=item["study_instance_uid"],
+        )
+        for item in tree["objects"]
+    )
+    return RunRecord(
+        label=tree["label"],
+        generation=tree["generation"],
+        manifest_key=tree["manifest_key"],
+        study_instance_uid=tree["study_instance_uid"],
+        series_instance_uid=tree["series_instance_uid"],
+        outcome=Outcome(tree["outcome"]) if tree["outcome"] else None,
+        lesions=tree["lesions"],
+        objects=objects,
+        superseded_by=tree["superseded_by"],
+        failure=tree["failure"],
+    )

@@ -1,0 +1,197 @@
+"""The worker: takes manifests that have no finished run, oldest first, and answers them one at a time.
+
+The files are the queue: a manifest without ``results/<label>.g<generation>/run.json`` is work. A kill at any moment
+leaves a run that is taken up again where its files end. The durable job engine replaces this loop, not the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from m3node.delivery.outbox import cancel, enqueue, kinds_for
+from m3node.detectors.protocols import Detector
+from m3node.errors import M3NodeError
+from m3node.intake.manifest import Manifest, read_manifest
+from m3node.jobs.failure import failure, transient
+from m3node.jobs.record import RunRecord, read_record, write_record
+from m3node.jobs.rejections import rejected_findings
+from m3node.jobs.steps import RUN_KINDS, build, find, make_detector, record_of, settings_digest
+from m3node.layout import DataLayout
+from m3node.rejection import Reason, Rejection
+from m3node.results.objects import ObjectKind
+from m3node.results.store import load_findings, save_findings
+from m3node.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+PAUSE_SECONDS = 10.0
+"""Pause after trouble with the disk or memory, before the same run is taken up again."""
+CRASH_LIMIT = 3
+"""A run that was begun so often under one supervisor and never ended took its worker down: it is set aside."""
+
+
+def run_worker(settings: Settings, stop: threading.Event) -> None:
+    """Answer manifests until ``stop`` is set; the run at hand is finished first."""
+    layout = DataLayout(settings.data_dir)
+    layout.create()
+    detector = make_detector(settings)
+    queue = Queue(layout)
+    while not stop.is_set():
+        path = queue.next()
+        if path is None:
+            stop.wait(POLL_SECONDS)
+            continue
+        try:
+            answer(path, layout, settings, detector)
+        except (OSError, M3NodeError) as error:
+            trouble = transient(error)
+            if trouble is None:
+                raise
+            _log.error("run %s waits: %s; trying again in %g s", path.stem, trouble.strerror, PAUSE_SECONDS)
+            stop.wait(PAUSE_SECONDS)
+
+
+class Queue:
+    """The manifests without a finished run, oldest first."""
+
+    def __init__(self, layout: DataLayout) -> None:
+        self._layout = layout
+        self._done: set[str] = set()
+        self._waiting: list[Path] = []
+        self._stamp = -1
+
+    def next(self) -> Path | None:
+        """Return the oldest unanswered manifest, or None."""
+        stamp = self._layout.manifests.stat().st_mtime_ns
+        if stamp != self._stamp:
+            self._scan()
+            # A name linked within the clock's tick of this scan would not change the stamp: look again next time.
+            settled = time.time_ns() - stamp > 50_000_000
+            self._stamp = stamp if settled else -1
+        while self._waiting:
+            path = self._waiting[0]
+            if not (self._layout.results / path.stem / "run.json").exists():
+                return path
+            self._done.add(path.name)
+            self._waiting.pop(0)
+        return None
+
+    def _scan(self) -> None:
+        new = [path for path in self._layout.manifests.glob("*.json") if path.name not in self._done]
+        self._waiting = sorted(new, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detector) -> RunRecord:
+    """Take one manifest from wherever its files end to a finished run with its deliveries queued.
+
+    Parameters
+    ----------
+    path : Path
+        The manifest; its stem names the run.
+    layout : DataLayout
+        The data folder.
+    settings : Settings
+        The tree.
+    detector : Detector
+        Loaded once.
+
+    Raises
+    ------
+    OSError, M3NodeError
+        The disk is full or fails (`m3node.jobs.failure.transient` tells); the run stays where it is and is taken up
+        again.
+    """
+    manifest = read_manifest(path)
+    folder = layout.results / path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    newer = layout.manifests / f"{manifest.stack.label}.g{manifest.generation + 1}.json"
+    if newer.exists() and not (folder / "findings.json").exists():
+        record = _superseded(manifest, read_manifest(newer).key)
+        _log.info("run %s is superseded before it began", path.stem)
+    else:
+        record = _run(manifest, folder, layout, settings, detector)
+        for generation in range(1, manifest.generation):
+            cancel(layout, f"{manifest.stack.label}.g{generation}", f"superseded by {path.stem}")
+        enqueue(layout, path.stem, record.objects, settings.destinations)
+    write_record(record, folder)
+    return record
+
+
+def _run(manifest: Manifest, folder: Path, layout: DataLayout, settings: Settings, detector: Detector) -> RunRecord:
+    run = folder.name
+    _log.info("run %s begins: %d slices", run, len(manifest.slices))
+    started = time.monotonic()
+    rejection = _crashed(folder, run)
+    if rejection is None:
+        try:
+            previous = _previous(manifest, layout)
+            findings = find(manifest, folder, settings, detector, _quiet, previous=previous)
+            objects = build(manifest, findings, folder, settings, kinds=_kinds(settings))
+        except Exception as error:
+            if transient(error) is not None:
+                raise
+            rejection = failure(error, run)
+        else:
+            seconds = time.monotonic() - started
+            _log.info("run %s: %s, %d lesions, %.1f s", run, findings.outcome.value, len(findings.lesions), seconds)
+            return record_of(manifest, findings, objects)
+    _log.warning("run %s: not answered with objects: %s", run, rejection.message)
+    if not (folder / "findings.json").exists():
+        digest = settings_digest(settings)
+        rejected = rejected_findings(rejection, manifest_key=manifest.key, settings_digest=digest)
+        save_findings(rejected, folder)
+        return record_of(manifest, rejected, ())
+    # Found, but not built: the findings stay as they are, and the record says what is missing.
+    return record_of(manifest, load_findings(folder), (), rejection=rejection)
+
+
+def _crashed(folder: Path, run: str) -> Rejection | None:
+    """Count this start; return a reason when earlier ones each took the worker down."""
+    starts = folder / "starts"
+    supervisor = f"{os.getppid()}\n"
+    before = starts.read_text(encoding="ascii").splitlines(keepends=True) if starts.exists() else []
+    if before.count(supervisor) >= CRASH_LIMIT:
+        message = f"the worker died {CRASH_LIMIT} times while it processed {run}; it is set aside, the input is kept"
+        return Rejection(Reason.FAILED, message, run)
+    with starts.open("a", encoding="ascii") as stream:
+        stream.write(supervisor)
+    return None
+
+
+def _previous(manifest: Manifest, layout: DataLayout) -> Path | None:
+    """Find the newest older generation that was answered with objects."""
+    for generation in range(manifest.generation - 1, 0, -1):
+        folder = layout.results / f"{manifest.stack.label}.g{generation}"
+        record = read_record(folder)
+        if record is not None and record.objects:
+            return folder
+    return None
+
+
+def _kinds(settings: Settings) -> tuple[ObjectKind, ...]:
+    wanted = {kind for destination in settings.destinations for kind in kinds_for(destination)}
+    return tuple(kind for kind in ObjectKind if kind in wanted or kind in RUN_KINDS)
+
+
+def _superseded(manifest: Manifest, by: str) -> RunRecord:
+    return RunRecord(
+        label=manifest.stack.label,
+        generation=manifest.generation,
+        manifest_key=manifest.key,
+        study_instance_uid=manifest.study_instance_uid,
+        series_instance_uid=manifest.stack.series_instance_uid,
+        outcome=None,
+        lesions=0,
+        objects=(),
+        superseded_by=by,
+        failure="",
+    )
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Progress of a headless run is not shown."""
