@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -224,6 +224,7 @@ def associate(
         )
     except OSError as error:  # the host's name does not resolve
         raise DeliveryError(f"no connection to {peer}: {error.strerror}", retryable=True) from error
+    _keep_answers_for_who_waits(association)
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         raise DeliveryError(f"{peer} rejects the association: {answer.reason_str}", retryable=True)
@@ -232,6 +233,22 @@ def associate(
     if connected:
         raise DeliveryError(f"{peer} does not answer the association request as a DICOM peer", retryable=True)
     raise DeliveryError(f"no connection to {peer}: {_why(peer, timeouts)}", retryable=True)
+
+
+def _keep_answers_for_who_waits(association: Association) -> None:
+    """Let nobody but a ``send_c_*`` that waits for it take a message off the association's queue.
+
+    pynetdicom's reactor thread polls the same queue for requests of the peer. ``send_c_*`` pauses it, but a reactor
+    that was let go a moment before still says that it is paused: now and then, on a busy machine, it takes the answer
+    and drops it, and the sender waits for its whole timeout. A peer has no request to make of a storage SCU, so the
+    reactor, which never blocks, finds nothing.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> Any:
+        return take(block=True) if block else (None, None)
+
+    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
 
 
 def _why(peer: Peer, timeouts: Timeouts) -> str:

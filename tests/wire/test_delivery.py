@@ -17,9 +17,12 @@ from pynetdicom import _config, evt
 from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, FakePacs, fake_pacs, make_run
+from m3node.delivery.address import Peer
 from m3node.delivery.deliverer import Round, deliver_once, run_deliverer
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import Box, box_of, cancel, enqueue, waiting
+from m3node.delivery.status import Verdict
+from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import DeliverySettings, Destination, ListenerSettings, Settings
@@ -218,6 +221,27 @@ def _answers_without_status() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(C_STORE_RSP, "primitive_to_message", strip)
         yield
+
+
+def test_an_answer_is_never_lost_to_pynetdicoms_own_polling_of_the_queue(layout: DataLayout) -> None:
+    items = [sendable(item.path) for item in make_run(layout, RUN)]
+    ended = threading.Event()
+    with fake_pacs() as pacs:
+        peer = Peer("PACS", "127.0.0.1", pacs.port)
+        with StoreAssociation(peer, "M3NODE", [item.syntax for item in items], Timeouts(2.0, 2.0)) as association:
+
+            def poll() -> None:
+                while not ended.is_set():
+                    association._association.dimse.get_msg(block=False)
+
+            thread = threading.Thread(target=poll)
+            thread.start()
+            try:
+                verdicts = [association.send(item).verdict for item in items * 5]
+            finally:
+                ended.set()
+                thread.join()
+    assert set(verdicts) == {Verdict.STORED}
 
 
 def test_a_peer_that_never_answers_is_left_after_the_response_timeout(layout: DataLayout) -> None:
