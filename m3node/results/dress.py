@@ -132,6 +132,8 @@ def dress(sop: Dataset, job: Job) -> bytes:
     sop.InstanceCreationDate = sop.SeriesDate = when.strftime("%Y%m%d")
     sop.InstanceCreationTime = sop.SeriesTime = when.strftime("%H%M%S.%f")
     sop.DeviceUID = identity.DEVICE_UID
+    for item in sop.ContributingEquipmentSequence:
+        item.ContributionDateTime = when.strftime("%Y%m%d%H%M%S.%f")
     if job.settings.station_name:
         sop.StationName = job.settings.station_name
     for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
