@@ -41,7 +41,11 @@ def ct_slices(
 
 
 def ct_slice(
-    position: tuple[float, float, float], *, series: str = "1.2", orientation: Orientation = AXIAL, **frame: object
+    position: tuple[float, float, float] | None,
+    *,
+    series: str = "1.2",
+    orientation: Orientation = AXIAL,
+    **frame: object,
 ) -> InstanceHeader:
     """Header of one such slice; every call gives another instance."""
     number = next(_numbers)
