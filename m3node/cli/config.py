@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from m3node.cli.options import add_config
 from m3node.settings import Settings, load
 
 EPILOG = """\
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    check.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the settings")
+    add_config(check)
     check.add_argument("--json", action="store_true", help="print JSON")
     check.set_defaults(handler=run)
 
