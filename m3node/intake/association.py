@@ -13,10 +13,12 @@ the spool is the truth, and a restart reads it again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -61,6 +63,7 @@ class OpenLease:
         pid = os.getpid()
         self.id = f"{time.time_ns():019d}-{pid}-{next(_serial)}"
         self.path = folder / f"{self.id}.jsonl"
+        self._torn = False
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         self._write(
             {
@@ -86,11 +89,9 @@ class OpenLease:
         self._write({"path": path, "status": status, "at": time.time()})
 
     def touch(self) -> None:
-        """Say that the association is still open; does nothing when the lease was removed."""
-        try:
+        """Say that the association is still open; a disk that refuses makes it look dead, which harms nobody."""
+        with suppress(OSError):
             os.utime(self.path)
-        except FileNotFoundError:
-            return
 
     def close(self) -> None:
         """Write the last line."""
@@ -101,7 +102,13 @@ class OpenLease:
 
     def _write(self, line: dict[str, Any]) -> None:
         # One write of one line: a reader sees all of it, or a last line without its end, which it leaves alone.
-        os.write(self._fd, (json.dumps(line, separators=(",", ":")) + "\n").encode())
+        encoded = (json.dumps(line, separators=(",", ":")) + "\n").encode()
+        if self._torn:
+            encoded = b"\n" + encoded
+        if os.write(self._fd, encoded) < len(encoded):
+            self._torn = True  # the disk is full; what follows must not be glued to this half
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +241,17 @@ class LeaseReader:
         return [lease for lease in self.leases.values() if is_live(lease, now)]
 
     def finished(self, now: float) -> list[Lease]:
-        """Return the leases that are closed or dead, and read to their end: their files may be removed."""
+        """Return the leases that are closed or whose process is gone, read to their end: they may be removed.
+
+        One that only was not touched for long is not live, but stays: its receiver may be stopped or starved, and
+        would go on writing into a file that nobody sees.
+        """
         return [
             lease
             for lease in self.leases.values()
-            if not is_live(lease, now) and self._offsets.get(lease.id, 0) >= _complete_size(lease.path)
+            if not is_live(lease, now)
+            and (lease.closed_at is not None or process_started(lease.pid) != lease.started)
+            and self._offsets.get(lease.id, 0) >= _complete_size(lease.path)
         ]
 
     def _follow(self, path: Path) -> Iterator[ArrivalEvent | ClosedEvent]:

@@ -143,6 +143,12 @@ class Session:
         self._calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
         refused = refusal(self._listener, calling=self._calling, called=called, over_limit=self._over_limit)
+        if refused is None:
+            try:
+                # Before it is accepted: an association without a lease could deliver unseen.
+                self._lease = self._leases.open_lease(calling=self._calling, called=called, peer=self._peer)
+            except OSError as error:
+                refused = Refusal(2, 3, 1, f"temporary congestion: the data folder refuses ({error.strerror})")
         if refused is not None:
             LOGGER.warning(
                 "rejected an association from %s at %s to %s: %s [%d/%d/%d]",
@@ -157,10 +163,9 @@ class Session:
             event.assoc.acse.send_reject(refused.result, refused.source, refused.reason)
 
     def _on_accepted(self, event: evt.Event) -> None:
-        association = event.assoc
-        self._lease = self._leases.open_lease(calling=self._calling, called=self._listener.ae_title, peer=self._peer)
-        LOGGER.info("association from %s at %s: %s", self._calling, self._peer, self._lease.id)
-        self._log_refused_contexts(association)
+        if self._lease is not None:
+            LOGGER.info("association from %s at %s: %s", self._calling, self._peer, self._lease.id)
+        self._log_refused_contexts(event.assoc)
 
     def _log_refused_contexts(self, association: Association) -> None:
         # A sender may offer all it knows, over a hundred contexts, to send CT: one line, not a hundred.
@@ -207,19 +212,19 @@ class Session:
             return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
         try:
             identity = identify(request.data, transfer_syntax)
-        except InputRejected as error:
-            return receive_status.of_rejection(error)
-        if identity.sop_class_uid != request.sop_class_uid:
-            return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP class")
-        if identity.sop_instance_uid != request.sop_instance_uid:
-            return Answer(receive_status.DOES_NOT_MATCH, "command and data set disagree on the SOP instance")
-        try:
+            for kind, own, commanded in (
+                ("SOP class", identity.sop_class_uid, request.sop_class_uid),
+                ("SOP instance", identity.sop_instance_uid, request.sop_instance_uid),
+            ):
+                if own != commanded:
+                    return Answer(receive_status.DOES_NOT_MATCH, f"command and data set disagree on the {kind}")
             stored = self._spool.store(
                 identity, request.data, transfer_syntax_uid=transfer_syntax, sender=self._calling
             )
             # Named before the answer: once the sender hears of success, the keeper can know of the instance.
-            assert self._lease is not None  # EVT_ACCEPTED comes before every DIMSE message
-            self._lease.append(str(stored.path.relative_to(self._spool.data_root)), stored.status)
+            cast(OpenLease, self._lease).append(str(stored.path.relative_to(self._spool.data_root)), stored.status)
+        except InputRejected as error:
+            return receive_status.of_rejection(error)
         except OSError as error:
             return receive_status.of_disk(error)
         self._counts[stored.status] += 1

@@ -157,7 +157,8 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
     while True:
         message, handles, _, _ = socket.recv_fds(channel, 64, 1)
         if not message:
-            os._exit(1)  # the acceptor is gone: nobody would ever stop the open associations
+            LOGGER.error("the acceptor is gone: ending, with what associations are open")
+            os._exit(1)
         if message == STOP:
             break
         for handle in handles:

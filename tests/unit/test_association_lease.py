@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def test_a_reader_hears_of_each_stored_instance_once_and_of_the_end(tmp_path: Pa
     assert end.association == lease.id
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(1, 400), max_size=6))
 def test_a_line_that_is_still_being_written_is_left_for_later(tmp_path: Path, cuts: list[int]) -> None:
     lease = open_lease(tmp_path)
@@ -85,6 +86,34 @@ def test_an_idle_association_is_live_as_long_as_it_is_touched(tmp_path: Path) ->
     lease.touch()
     assert is_live(known, time.time())
     lease.close()
+
+
+def test_a_lease_that_is_only_not_touched_is_followed_on(tmp_path: Path) -> None:
+    lease = open_lease(tmp_path)
+    reader = LeaseReader(tmp_path)
+    reader.poll()
+    os.utime(lease.path, (0, 0))
+    assert reader.live(time.time()) == []
+    assert reader.finished(time.time()) == []
+    lease.close()
+    assert reader.finished(time.time()) == []  # its last line is not read yet
+    reader.poll()
+    assert [known.id for known in reader.finished(time.time())] == [lease.id]
+
+
+def test_a_line_torn_by_a_full_disk_does_not_take_the_next_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = open_lease(tmp_path)
+    real = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, data: real(fd, data[:9]))
+        with pytest.raises(OSError, match="No space left"):
+            lease.append("spool/1/2/3.dcm", "new")
+    lease.append("spool/1/2/4.dcm", "new")
+    lease.close()
+    reader = LeaseReader(tmp_path)
+    assert [event.path for event in reader.poll() if isinstance(event, ArrivalEvent)] == ["spool/1/2/4.dcm"]
 
 
 def test_a_killed_process_holds_no_lease(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
@@ -47,6 +47,7 @@ def assemble(assembler: StoreAssembler, data: bytes, max_pdu: int) -> StoreReque
     return request
 
 
+@settings(deadline=None)
 @given(data=st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=3), max_pdu=st.integers(20, 5000))
 def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes], max_pdu: int) -> None:
     assembler = StoreAssembler()
@@ -57,6 +58,7 @@ def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes
         assert (request.sop_class_uid, request.sop_instance_uid) == (CT, "2.25.1")
 
 
+@settings(deadline=None)
 @given(
     status=st.sampled_from([0x0000, 0xA700, 0xA900, 0xC001]),
     comment=st.text(max_size=100),
@@ -107,6 +109,7 @@ def test_what_breaks_the_protocol_is_an_error_and_not_a_stored_file() -> None:
         assembler.take_data(9, 2, memoryview(b"x"))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_command_set_or_a_value_error(data: bytes) -> None:
     for parse in (parse_command, lambda data: StoreAssembler().take_command(1, 3, memoryview(data))):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_preamble
@@ -77,6 +77,7 @@ def nested(levels: int, *, undefined: bool) -> Sequence:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("undefined", [False, True], ids=["defined", "undefined"])
+@settings(deadline=None)
 @given(identity=st.builds(Identity, uids, uids, uids, uids), levels=st.integers(0, 3))
 def test_the_uids_of_any_data_set_are_read_in_every_encoding_past_nested_sequences(
     encoding: str, undefined: bool, identity: Identity, levels: int
@@ -124,12 +125,14 @@ def rejection_of(data: bytes, encoding: str) -> InputRejected | None:
     return None
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=400), encoding=st.sampled_from([*ENCODINGS, "1.2.840.10008.1.2.4.90"]))
 def test_arbitrary_bytes_raise_nothing_but_a_rejection(data: bytes, encoding: str) -> None:
     error = rejection_of(data, encoding)
     assert error is None or error.reason in (Reason.UNREADABLE, Reason.MISSING_UID, Reason.INVALID_UID)
 
 
+@settings(deadline=None)
 @given(data=st.data(), encoding=st.sampled_from(ENCODINGS))
 def test_a_damaged_header_raises_nothing_but_a_rejection(data: st.DataObject, encoding: str) -> None:
     ds = data_set()

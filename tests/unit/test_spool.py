@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3node.identity import IMPLEMENTATION_CLASS_UID
@@ -68,6 +68,7 @@ uid_text = st.lists(st.integers(0, 10**6).map(str), min_size=1, max_size=8).map(
 titles = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=1, max_size=16)
 
 
+@settings(deadline=None)
 @given(uid=uid_text, syntax=uid_text, sender=titles)
 def test_the_file_meta_information_is_read_back_by_pydicom(uid: str, syntax: str, sender: str) -> None:
     encoded = file_meta(Identity(uid, uid, uid, uid), syntax, sender)

@@ -1,0 +1,153 @@
+"""A running receiver for wire tests, and a sender that can say things no decent sender says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.filereader import read_preamble
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+
+from m3node.intake.acceptor import serve_associations
+from m3node.intake.association import LeaseReader
+from m3node.intake.receive_header import Identity
+from m3node.layout import DataLayout
+from m3node.settings import Caller, ListenerSettings, Settings
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+@dataclass
+class Node:
+    """A listening receiver."""
+
+    settings: Settings
+    port: int
+    stop: threading.Event
+    thread: threading.Thread
+
+    @property
+    def layout(self) -> DataLayout:
+        return DataLayout(self.settings.data_dir)
+
+    def leases(self) -> LeaseReader:
+        reader = LeaseReader(self.layout.associations)
+        reader.poll()
+        return reader
+
+    def stored(self) -> set[str]:
+        spool = self.layout.spool
+        return {str(path.relative_to(spool)) for path in spool.rglob("*") if path.is_file()}
+
+
+def settings_for(folder: Path, **listener: Any) -> Settings:
+    values = {"port": 0, "receivers": 1, "callers": (Caller(ae_title="TESTER"),), **listener}
+    return Settings(data_dir=folder / "data", listener=ListenerSettings(**values))
+
+
+@contextmanager
+def running(folder: Path, **listener: Any) -> Iterator[Node]:
+    """Run acceptor and receivers as the supervisor does, but for the process around the acceptor."""
+    settings = settings_for(folder, **listener)
+    stop, started, ports = threading.Event(), threading.Event(), []
+
+    def ready(port: int) -> None:
+        ports.append(port)
+        started.set()
+
+    thread = threading.Thread(target=serve_associations, args=(settings,), kwargs={"ready": ready, "stop": stop})
+    thread.start()
+    try:
+        assert started.wait(60)
+        yield Node(settings, ports[0], stop, thread)
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+@contextmanager
+def associated(
+    port: int, *contexts: tuple[str, str], calling: str = "TESTER", called: str = "M3NODE"
+) -> Iterator[Association]:
+    """Open an association; without contexts it proposes CT in Explicit VR Little Endian."""
+    ae = AE(ae_title=calling)
+    for abstract, transfer in contexts or ((CT, EXPLICIT),):
+        ae.add_requested_context(abstract, transfer)
+    association = ae.associate("127.0.0.1", port, ae_title=called)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def raw_store(
+    association: Association, data: bytes, *, sop_class: str = CT, sop_instance: str, context_id: int | None = None
+) -> C_STORE | None:
+    """Send any bytes under any names; return the response, None when the association ended instead."""
+    request = C_STORE()
+    request.MessageID = 1
+    request.AffectedSOPClassUID = sop_class
+    request.AffectedSOPInstanceUID = sop_instance
+    request.Priority = 2
+    request.DataSet = BytesIO(data)
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        time.sleep(0.001)
+    association.dimse.send_msg(request, context_id or association.accepted_contexts[0].context_id)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return response
+
+
+def element(tag: int, value: str) -> bytes:
+    raw = value.encode()
+    raw += b"\0" * (len(raw) % 2)
+    return (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + b"UI" + len(raw).to_bytes(
+        2, "little"
+    ) + raw  # fmt: skip
+
+
+def tiny(identity: Identity, tail: bytes = b"") -> bytes:
+    """The smallest data set that can be stored, Explicit VR Little Endian."""
+    return b"".join(
+        (
+            element(0x00080016, identity.sop_class_uid),
+            element(0x00080018, identity.sop_instance_uid),
+            element(0x0020000D, identity.study_instance_uid),
+            element(0x0020000E, identity.series_instance_uid),
+            tail,
+        )
+    )
+
+
+def named(number: int, sop_class: str = CT) -> Identity:
+    return Identity(sop_class, f"2.25.3.{number}", "2.25.1", "2.25.2")
+
+
+def split_file(path: Path) -> tuple[pydicom.Dataset, bytes]:
+    """Return a file's meta information and its encoded data set."""
+    with path.open("rb") as file:
+        read_preamble(file, force=True)
+        meta = pydicom.filereader._read_file_meta_info(file)
+        return meta, file.read()
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
+    """Wait for something that another process brings about."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())

@@ -1,0 +1,125 @@
+"""Processes come and go; what was acknowledged stays, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from receiving import Node, associated, eventually, named, raw_store, running, settings_for, tiny
+
+from m3node.errors import ConfigError
+from m3node.intake.acceptor import serve_associations
+from m3node.intake.association import ClosedEvent, Lease, LeaseReader, process_started, read_leases
+from m3node.intake.spool import INCOMING
+
+
+def any_leases(folder: Path) -> list[Lease]:
+    assert eventually(lambda: read_leases(folder))
+    return read_leases(folder)
+
+
+def open_leases(node: Node) -> list[Lease]:
+    return node.leases().live(time.time())
+
+
+def test_four_associations_at_once_have_a_process_each(tmp_path: Path) -> None:
+    with running(tmp_path, receivers=4) as node, associated(node.port) as a, associated(node.port) as b:
+        with associated(node.port) as c, associated(node.port) as d:
+            for number, association in enumerate((a, b, c, d)):
+                response = raw_store(association, tiny(named(number)), sop_instance=f"2.25.3.{number}")
+                assert response is not None
+                assert response.Status == 0x0000
+            assert len({lease.pid for lease in open_leases(node)}) == 4
+        assert eventually(lambda: len(open_leases(node)) == 2)
+        assert len([name for name in node.stored() if name.endswith(".dcm")]) == 4
+
+
+def test_a_killed_receiver_is_replaced_and_holds_no_lease(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running(tmp_path) as node:
+        with associated(node.port) as association:
+            raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+            (lease,) = open_leases(node)
+            half_written = node.layout.spool / INCOMING / f"{lease.pid}.{lease.started}.99.part"
+            half_written.write_bytes(b"half")
+            os.kill(lease.pid, signal.SIGKILL)
+            assert eventually(lambda: not association.is_established)
+        assert open_leases(node) == []
+
+        def served() -> bool:
+            with associated(node.port) as association:
+                if not association.is_established:
+                    return False
+                response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+                return response is not None and response.Status == 0x0000
+
+        assert eventually(served)
+        assert node.stored() == {"2.25.1/2.25.2/2.25.3.1.dcm"}
+        reader = LeaseReader(node.layout.associations)
+        ended = {event.association for event in reader.poll() if isinstance(event, ClosedEvent)}
+        assert lease.id not in ended
+        assert lease.id in {dead.id for dead in reader.finished(time.time())}
+    assert "receiver 0 died (exit code -9) with 1 associations open; a new one is started" in caplog.text
+
+
+def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
+    program = tmp_path / "acceptor.py"
+    program.write_text(
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from receiving import settings_for\n"
+        "from m3node.intake.acceptor import serve_associations\n"
+        "if __name__ == '__main__':\n"
+        "    serve_associations(settings_for(Path(sys.argv[1])), ready=lambda port: print(port, flush=True),\n"
+        "                       stop=threading.Event())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    acceptor = subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert acceptor.stdout is not None
+    with associated(int(acceptor.stdout.readline())) as association:
+        assert association.is_established
+        (lease,) = any_leases(tmp_path / "data" / "associations")
+        acceptor.kill()
+        acceptor.wait()
+        assert eventually(lambda: process_started(lease.pid) != lease.started)
+    acceptor.stdout.close()
+
+
+def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time(tmp_path: Path) -> None:
+    with running(tmp_path, idle_seconds=2.5) as node, associated(node.port) as association:
+        (lease,) = any_leases(node.layout.associations)
+        os.utime(lease.path, (0, 0))
+        assert eventually(lambda: open_leases(node))  # touched again without any traffic
+        assert association.is_established
+        assert eventually(lambda: association.is_aborted)
+        assert eventually(lambda: open_leases(node) == [])
+
+
+def test_an_open_association_may_finish_when_the_node_stops_and_no_new_one_is_taken(tmp_path: Path) -> None:
+    with running(tmp_path) as node, associated(node.port) as association:
+        node.stop.set()
+
+        def refused() -> bool:
+            with associated(node.port) as late:
+                return not late.is_established
+
+        assert eventually(refused)
+        response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+        assert response is not None
+        assert response.Status == 0x0000
+        association.release()
+        node.thread.join(20)
+        assert not node.thread.is_alive()
+        assert node.stored() == {"2.25.1/2.25.2/2.25.3.1.dcm"}
+
+
+def test_a_port_in_use_is_an_error_of_the_settings(tmp_path: Path) -> None:
+    with running(tmp_path) as node, pytest.raises(ConfigError, match=r"listener\.port"):
+        serve_associations(settings_for(tmp_path / "second", port=node.port), stop=threading.Event())

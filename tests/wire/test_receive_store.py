@@ -1,0 +1,291 @@
+"""What is sent is on disk as it was sent, or refused with a status that says why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
+from receiving import (
+    CT,
+    EXPLICIT,
+    Node,
+    associated,
+    element,
+    eventually,
+    named,
+    raw_store,
+    running,
+    settings_for,
+    split_file,
+    tiny,
+)
+
+from m3node.intake.association import ArrivalEvent, LeaseReader, read_leases
+from m3node.intake.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
+from m3node.intake.receive_header import Identity
+from m3node.intake.receiver import Receiver
+from m3node.layout import DataLayout
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(tmp_path_factory.mktemp("store"), maximum_pdu_size=16384) as node:
+        yield node
+
+
+@pytest.fixture
+def association(node: Node) -> Iterator[Association]:
+    with associated(node.port) as association:
+        assert association.is_established
+        yield association
+
+
+def test_an_instance_is_on_disk_and_in_the_lease_when_success_is_heard(node: Node, association: Association) -> None:
+    data = tiny(named(1), os.urandom(300_001))
+    response = raw_store(association, data, sop_instance="2.25.3.1")
+    assert response is not None
+    assert response.Status == 0x0000
+    assert (response.AffectedSOPClassUID, response.AffectedSOPInstanceUID) == (CT, "2.25.3.1")
+    stored = node.layout.spool / "2.25.1/2.25.2/2.25.3.1.dcm"
+    meta, kept = split_file(stored)
+    assert kept == data
+    assert meta.SourceApplicationEntityTitle == "TESTER"
+    arrivals = [lease for lease in node.leases().leases.values() if lease.last_series == "2.25.2"]
+    assert arrivals[-1].calling == "TESTER"
+
+
+def test_repeats_and_revisions_are_acknowledged_and_told_apart(node: Node, association: Association) -> None:
+    first, second = tiny(named(2), b"a" * 100), tiny(named(2), b"b" * 100)
+    for data in (first, first, second, second, first):
+        response = raw_store(association, data, sop_instance="2.25.3.2")
+        assert response is not None
+        assert response.Status == 0x0000
+    reader_events = [
+        event.status
+        for lease in node.layout.associations.glob("*.jsonl")
+        for event in _arrivals(lease)
+        if Path(event.path).name.startswith("2.25.3.2.")
+    ]
+    assert reader_events == ["new", "duplicate", "revision", "duplicate", "duplicate"]
+    files = [name for name in node.stored() if "/2.25.3.2." in name]
+    assert sorted(split_file(node.layout.spool / name)[1] for name in files) == [first, second]
+
+
+def _arrivals(path: Path) -> list[ArrivalEvent]:
+    reader = LeaseReader(path.parent)
+    return [event for event in reader.poll() if isinstance(event, ArrivalEvent) and event.association == path.stem]
+
+
+SC = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.mark.parametrize(
+    ("data", "command", "status"),
+    [
+        pytest.param(tiny(named(9)), (CT, "2.25.3.10"), 0xA900, id="another instance"),
+        pytest.param(tiny(named(9, SC)), (CT, "2.25.3.9"), 0xA900, id="another class in the data set"),
+        pytest.param(tiny(named(9, SC)), (SC, "2.25.3.9"), 0x0122, id="another class than the context's"),
+        pytest.param(b"\x01\x02\x03", (CT, "2.25.3.9"), 0xC000, id="noise"),
+        pytest.param(tiny(named(9))[:40], (CT, "2.25.3.9"), 0xC000, id="cut short"),
+        pytest.param(tiny(Identity(CT, "../../../x", "2.25.1", "2.25.2")), (CT, "../../../x"), 0xC001, id="a path"),
+        pytest.param(tiny(Identity(CT, "2.25.3.9", "..", "2.25.2")), (CT, "2.25.3.9"), 0xC001, id="a path for a study"),
+        pytest.param(tiny(Identity(CT, "2.25.3.9", "2.25.1", "1.02")), (CT, "2.25.3.9"), 0xC001, id="a leading zero"),
+        pytest.param(tiny(Identity(CT, "2.25.3.9", "", "2.25.2")), (CT, "2.25.3.9"), 0xC002, id="no study"),
+        pytest.param(element(0x00080016, CT), (CT, "2.25.3.9"), 0xC002, id="no instance"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_status_and_the_association_goes_on(
+    node: Node, association: Association, data: bytes, command: tuple[str, str], status: int
+) -> None:
+    before = node.stored()
+    response = raw_store(association, data, sop_class=command[0], sop_instance=command[1])
+    assert response is not None
+    assert response.Status == status
+    assert response.ErrorComment
+    assert node.stored() == before
+    following = raw_store(association, tiny(named(3)), sop_instance="2.25.3.3")
+    assert following is not None
+    assert following.Status == 0x0000
+
+
+def test_every_real_file_is_stored_byte_for_byte_or_refused_at_negotiation(node: Node, test_data: Path) -> None:
+    accepted, refused = set(), []
+    files = sorted((test_data / "ct_transfer_syntaxes").iterdir())
+    assert len(files) == 19
+    for path in files:
+        meta, data = split_file(path)
+        uid, syntax = str(meta.MediaStorageSOPInstanceUID), str(meta.TransferSyntaxUID)
+        with associated(node.port, (str(meta.MediaStorageSOPClassUID), syntax)) as association:
+            if not association.accepted_contexts:
+                refused.append(syntax)
+                continue
+            response = raw_store(association, data, sop_instance=uid)
+            assert response is not None
+            assert response.Status == 0x0000, path.name
+        kept = [split_file(file) for file in node.layout.spool.glob(f"*/*/{uid}*.dcm")]
+        assert any(bytes_ == data and meta.TransferSyntaxUID == syntax for meta, bytes_ in kept), path.name
+        accepted.add(syntax)
+    assert accepted == {syntax.uid for syntax in UNCOMPRESSED + COMPRESSED}
+    assert sorted(refused) == [
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.53",
+        "1.2.840.10008.1.2.4.55",
+    ]
+
+
+@pytest.mark.parametrize("uid", [sop.uid for sop in SOP_CLASSES if "Storage" in sop.name])
+def test_each_accepted_class_is_acknowledged_our_own_results_included(node: Node, uid: str) -> None:
+    with associated(node.port, (uid, EXPLICIT)) as association:
+        response = raw_store(association, tiny(named(4, uid)), sop_class=uid, sop_instance="2.25.3.4")
+        assert response is not None
+        assert response.Status == 0x0000
+
+
+@dataclass
+class Here:
+    """A receiver in this process, where a test can break its disk."""
+
+    port: int
+    folder: Path
+    receiver: Receiver
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Here]:
+    chosen = settings_for(tmp_path)
+    DataLayout(chosen.data_dir).create()
+    receiver = Receiver(chosen)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            receiver.serve(connection, over_limit=False)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Here(listening.getsockname()[1], chosen.data_dir, receiver)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(errno.ENOSPC, 0xA700), (errno.EDQUOT, 0xA700), (errno.EIO, 0x0110), (errno.EROFS, 0x0110)]
+)
+def test_a_disk_that_refuses_is_answered_so_that_the_sender_tries_again(
+    here: Here, monkeypatch: pytest.MonkeyPatch, code: int, status: int
+) -> None:
+    spool = here.folder / "spool"
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with associated(here.port) as association:
+        with monkeypatch.context() as full:
+            full.setattr(os, "writev", refuse)
+            response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+            assert response is not None
+            assert response.Status == status
+            assert [path for path in spool.rglob("*") if path.is_file()] == []
+        response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+        assert response is not None
+        assert response.Status == 0x0000
+
+
+def test_an_association_that_does_not_end_is_aborted_when_the_node_stops(here: Here) -> None:
+    with associated(here.port) as association:
+        assert association.is_established
+        here.receiver.drain(0.1)
+        assert eventually(lambda: association.is_aborted)
+    (lease,) = read_leases(here.folder / "associations")
+    assert lease.closed_at is not None
+
+
+def test_no_association_is_accepted_that_could_not_be_leased(here: Here) -> None:
+    shutil.rmtree(here.folder / "associations")
+    with associated(here.port) as association:
+        assert association.is_rejected
+        answer = association.acceptor.primitive
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
+
+
+def talk(port: int, *messages: bytes) -> bytes:
+    """Send bytes; return what comes back until the node closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+        received = b""
+        for message in messages:
+            peer.sendall(message)
+        peer.shutdown(socket.SHUT_WR)
+        try:
+            while piece := peer.recv(4096):
+                received += piece
+        except ConnectionResetError:
+            pass
+        return received
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n", id="http"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x01\x00", id="half a head"),
+        pytest.param(b"\x01\x00\x00\x00\x01\x00abc", id="half a request"),
+        pytest.param(b"\x01\x00\xff\xff\xff\xff", id="four gigabytes announced"),
+        pytest.param(b"\x01\x00" + struct.pack(">L", 100) + b"\xff" * 100, id="a request of noise"),
+        pytest.param(b"\x04\x00" + struct.pack(">L", 6) + b"\0\0\0\2\1\3", id="data before a request"),
+        pytest.param(b"\x05\x00\0\0\0\4\0\0\0\0", id="a release before a request"),
+    ],
+)
+def test_noise_ends_its_connection_and_nothing_else(node: Node, association: Association, noise: bytes) -> None:
+    answer = talk(node.port, noise)
+    assert answer == b"" or answer[0] in (0x07, 0x03)  # closed, aborted or rejected
+    response = raw_store(association, tiny(named(5)), sop_instance="2.25.3.5")
+    assert response is not None
+    assert response.Status == 0x0000
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.binary(min_size=1, max_size=60), control=st.integers(0, 255))
+def test_any_bytes_inside_an_association_harm_only_that_association(node: Node, value: bytes, control: int) -> None:
+    with associated(node.port) as association:
+        body = struct.pack(">LBB", len(value) + 2, 1, control) + value
+        association.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", len(body)) + body)
+        if association.is_established:
+            association.abort()
+    with associated(node.port) as association:
+        assert association.is_established
+
+
+def test_a_second_message_before_the_first_is_answered_aborts_and_stores_no_mixture(node: Node) -> None:
+    body = b""
+    for number in (6, 7):
+        request = C_STORE()
+        request.MessageID = number
+        request.AffectedSOPClassUID = CT
+        request.AffectedSOPInstanceUID = f"2.25.3.{number}"
+        request.Priority = 0
+        request.DataSet = BytesIO(tiny(named(number)))
+        message = C_STORE_RQ()
+        message.primitive_to_message(request)
+        for pdata in message.encode_msg(1, 0):
+            for context, value in pdata.presentation_data_value_list:
+                body += struct.pack(">LB", len(value) + 1, context) + value
+    with associated(node.port) as association:
+        association.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", len(body)) + body)
+        assert eventually(lambda: association.is_aborted)
+    assert not any("2.25.3.7.dcm" in name for name in node.stored())
