@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from m3node import __version__
 from m3node.errors import ConfigError, M3NodeError
 
-COMMANDS: tuple[str, ...] = ("config", "echo", "send")
+COMMANDS: tuple[str, ...] = ("run", "serve", "demo", "echo", "send", "config")
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.context import SpawnProcess
 
@@ -54,11 +54,14 @@ class Role:
         Its work; a module-level function, because processes are spawned.
     essential : bool
         The node does not start when this one fails before it was ready (the port is taken, for example).
+    after : str
+        Name of the role that must have been ready once before this one starts; empty for none.
     """
 
     name: str
     target: Target
     essential: bool = False
+    after: str = ""
 
 
 @dataclass(slots=True)
@@ -70,16 +73,15 @@ class _Child:
     ready: bool = False
     pause: float = 0.0
     due: float = 0.0
-    stopped: bool = field(default=False)
 
 
 class Supervisor:
-    """Starts the roles, replaces the ones that die and stops them in the order given.
+    """Starts the roles, replaces the ones that die and stops them one after the other.
 
     Parameters
     ----------
     roles : sequence of Role
-        In the order in which they stop; they start together.
+        In the order in which they stop; they start together but for those that wait for another.
     settings : Settings
         Given to every process.
     on_ready : callable
@@ -107,8 +109,6 @@ class Supervisor:
             An essential role died before it was ready.
         """
         try:
-            for child in self._children:
-                self._start(child)
             while not stop.is_set():
                 self._look()
         finally:
@@ -137,8 +137,9 @@ class Supervisor:
 
     def _look(self) -> None:
         """Wait a moment for a report, a death or a start that is due, and act on it."""
+        ready = {child.role.name for child in self._children if child.ready} | {""}
         for child in self._children:
-            if child.process is None and time.monotonic() >= child.due:
+            if child.process is None and child.role.after in ready and time.monotonic() >= child.due:
                 self._start(child)
         waiting: list[connection.Connection | int] = []
         for child in self._children:

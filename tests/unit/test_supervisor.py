@@ -97,6 +97,12 @@ def test_a_process_that_fails_is_started_again(start: Callable[..., Running], tm
     assert (tmp_path / "died").exists()
 
 
+def test_a_process_may_wait_until_another_is_ready(start: Callable[..., Running]) -> None:
+    node = start(Role("late", stays, after="early"), Role("early", dies_once))
+    wait_for(lambda: len(node.reports) == 2)
+    assert [name for name, _ in node.reports] == ["early", "late"]
+
+
 def test_an_unexpected_error_is_named_without_its_words(
     start: Callable[..., Running], capfd: pytest.CaptureFixture[str]
 ) -> None:

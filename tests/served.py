@@ -1,0 +1,152 @@
+"""A node of our own for the tests: the real ``m3node serve`` on a free port, started, watched, stopped and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from m3node.intake.index import Index, series_files, spooled_series
+from m3node.intake.manifest import Manifest, read_manifest
+from m3node.layout import DataLayout
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.5"]
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], *, pause: float = 0.05) -> None:
+    """Wait until something is so; the test's own timeout is the limit."""
+    while not condition():
+        time.sleep(pause)
+
+
+class ServedNode:
+    """``m3node serve`` as a process group of its own.
+
+    Parameters
+    ----------
+    root : Path
+        Gets the settings file, the log and the data folder.
+    toml : str
+        More settings.
+    """
+
+    def __init__(self, root: Path, toml: str) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        self.layout = DataLayout(root / "data")
+        self.port = free_port()
+        self.config = root / "m3node.toml"
+        self.config.write_text(f'data_dir = "{self.layout.root}"\n{toml}')
+        self.log_file = root / "log"
+        self._ready_file = root / "ready"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        command = [sys.executable, "-m", "m3node", "serve", "--config", str(self.config)]
+        command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
+        self._ready_file.unlink(missing_ok=True)
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(command, stderr=log, start_new_session=True)
+        wait_for(lambda: self._ready_file.exists() or self.ended)
+        assert not self.ended, self.log
+        assert json.loads(self._ready_file.read_text())["port"] == self.port
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node's first process is gone."""
+        return self._process is None or self._process.poll() is not None
+
+    def stop(self) -> int:
+        """Stop in order; return the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """Kill every process of the node at once."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def kill_first(self) -> None:
+        """Kill the first process alone, and whatever outlived it by mistake afterwards."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def clean_up(self) -> None:
+        """Leave nothing running, however the test ended."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            finally:
+                self._process.wait()
+
+    @property
+    def log(self) -> str:
+        """What all of its processes said."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    @property
+    def manifests(self) -> list[Manifest]:
+        """All generations, oldest first."""
+        found = [read_manifest(path) for path in self.layout.manifests.glob("*.json")]
+        return sorted(found, key=lambda manifest: (manifest.stack, manifest.generation))
+
+    def manifests_of(self, series: str) -> list[Manifest]:
+        """The generations of a series."""
+        return [manifest for manifest in self.manifests if manifest.stack.series_instance_uid == series]
+
+    def settled(self, series: str, files: int) -> bool:
+        """Whether so many files of a series are there and everything about them is answered."""
+        folders = spooled_series(self.layout.spool).get(series, [])
+        index = Index(self.layout.index)
+        return len(series_files(folders)) == files == index.settled(series)
+
+    @property
+    def listens(self) -> bool:
+        """Whether a connection is taken right now."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def associate(self, calling: str = "PACS", sop_classes: Iterable[str] = (CT, SEG)) -> Association:
+        """Open an association."""
+        ae = AE(ae_title=calling)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 20
+        for sop_class in sop_classes:
+            for syntax in SYNTAXES:
+                ae.add_requested_context(UID(sop_class), UID(syntax))
+        return ae.associate("127.0.0.1", self.port, ae_title="M3NODE")
+
+    def send(self, *files: Path, calling: str = "PACS") -> None:
+        """Send files over one association; every one must be acknowledged."""
+        association = self.associate(calling)
+        assert association.is_established, self.log
+        for file in files:
+            assert association.send_c_store(file).Status == 0x0000, self.log
+        association.release()
