@@ -107,13 +107,14 @@ class StoreAssembler:
         self._buffer = bytearray()
         self._length = 0
 
-    def take_command(self, context_id: int, control: int, fragment: memoryview) -> bytes | None:
+    def take_command(self, context_id: int, control: int, fragment: memoryview) -> StoreRequest | bytes | None:
         """Take a fragment of a command set.
 
         Returns
         -------
-        bytes or None
-            The whole command set when it is complete and no C-STORE request with a data set: somebody else's.
+        StoreRequest or bytes or None
+            The whole command set when it is complete and not that of a C-STORE request: somebody else's. A C-STORE
+            request when it comes without a data set: there is nothing to wait for.
 
         Raises
         ------
@@ -130,9 +131,11 @@ class StoreAssembler:
         encoded = bytes(self._command)
         self._command.clear()
         values = parse_command(encoded)
-        if _us(values, _COMMAND_FIELD) != C_STORE_RQ or _us(values, _DATA_SET_TYPE) == _NO_DATA_SET:
+        if _us(values, _COMMAND_FIELD) != C_STORE_RQ:
             return encoded
         _us(values, _MESSAGE_ID)
+        if _us(values, _DATA_SET_TYPE) == _NO_DATA_SET:
+            return _request(context_id, values, memoryview(b""))
         self._pending, self._context_id, self._length = values, context_id, 0
         if len(self._buffer) > _KEEP:
             self._buffer = bytearray()
@@ -163,13 +166,17 @@ class StoreAssembler:
         if not control & LAST:
             return None
         values, self._pending = self._pending, None
-        return StoreRequest(
-            context_id=context_id,
-            message_id=_us(values, _MESSAGE_ID),
-            sop_class_uid=_text(values, _AFFECTED_CLASS),
-            sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
-            data=memoryview(self._buffer)[: self._length],
-        )
+        return _request(context_id, values, memoryview(self._buffer)[: self._length])
+
+
+def _request(context_id: int, values: dict[int, bytes], data: memoryview) -> StoreRequest:
+    return StoreRequest(
+        context_id=context_id,
+        message_id=_us(values, _MESSAGE_ID),
+        sop_class_uid=_text(values, _AFFECTED_CLASS),
+        sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
+        data=data,
+    )
 
 
 def _element(number: int, value: bytes, pad: bytes = b"\0") -> bytes:

@@ -61,11 +61,12 @@ class PassedSocket(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
 
     def wait_at_most(self, seconds: float) -> None:
-        """Set how long a read may wait; the kernel counts, which costs no further system call."""
+        """Set how long a read or a write may wait; the kernel counts, which costs no further system call."""
         if self.socket is not None:
             whole = int(seconds)
             timeout = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
 
     def read_into(self, view: memoryview) -> None:
         """Fill `view`.
@@ -219,9 +220,11 @@ class BlockingUpperLayer(DULServiceProvider):
             fragment = body[pos + 6 : pos + 4 + length]
             pos += 4 + length
             if control & COMMAND:
-                foreign = self._assembler.take_command(context_id, control, fragment)
-                if foreign is not None:
-                    self._pass_on(context_id, control, foreign)
+                taken = self._assembler.take_command(context_id, control, fragment)
+                if isinstance(taken, StoreRequest):
+                    self.store_requests.append(taken)
+                elif taken is not None:
+                    self._pass_on(context_id, control, taken)
             elif self._assembler.wants_data:
                 request = self._assembler.take_data(context_id, control, fragment)
                 if request is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from io import BytesIO
 
 import pytest
@@ -61,7 +62,7 @@ def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes
 @settings(deadline=None)
 @given(
     status=st.sampled_from([0x0000, 0xA700, 0xA900, 0xC001]),
-    comment=st.text(max_size=100),
+    comment=st.text(string.printable, max_size=100),
     message=st.integers(0, 65535),
 )
 def test_the_response_reads_as_the_standard_has_it(status: int, comment: str, message: int) -> None:
@@ -80,6 +81,17 @@ def test_the_response_reads_as_the_standard_has_it(status: int, comment: str, me
     assert ("ErrorComment" in command) == bool(comment)
     assert len(command.get("ErrorComment") or "") <= 64
     assert command.CommandGroupLength == len(item.presentation_data_value) - 1 - 12
+
+
+def test_a_request_without_a_data_set_is_not_waited_for() -> None:
+    assembler = StoreAssembler()
+    context, control, command = fragments(b"x", 4096)[0]
+    without = bytes(command).replace(b"\x00\x08\x02\x00\x00\x00\x01\x00", b"\x00\x08\x02\x00\x00\x00\x01\x01")
+    assert without != bytes(command)
+    request = assembler.take_command(context, control, memoryview(without))
+    assert isinstance(request, StoreRequest)
+    assert bytes(request.data) == b""
+    assert not assembler.wants_data
 
 
 def test_another_message_is_handed_back_whole() -> None:

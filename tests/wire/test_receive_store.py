@@ -148,6 +148,38 @@ def test_every_real_file_is_stored_byte_for_byte_or_refused_at_negotiation(node:
     ]
 
 
+@pytest.mark.parametrize("folder", ["odd_dicom", "ct_head_tilted", "ct_enhanced", "ct_liver_3slice_seg"])
+def test_whatever_odd_file_is_sent_is_stored_or_refused_with_a_status(
+    tmp_path: Path, test_data: Path, capfd: pytest.CaptureFixture[str], folder: str
+) -> None:
+    outcomes: dict[int, int] = {}
+    refused = 0
+    with running(tmp_path) as node:
+        for path in sorted(path for path in (test_data / folder).rglob("*") if path.is_file()):
+            try:
+                meta, data = split_file(path)
+                uid, sop_class, syntax = (
+                    str(meta.MediaStorageSOPInstanceUID),
+                    str(meta.MediaStorageSOPClassUID),
+                    str(meta.TransferSyntaxUID),
+                )
+            except AttributeError:
+                continue  # without file meta information it cannot be sent
+            with associated(node.port, (sop_class, syntax)) as association:
+                if not association.accepted_contexts:
+                    refused += 1
+                    continue
+                response = raw_store(association, data, sop_class=sop_class, sop_instance=uid or "1.2.3")
+                assert response is not None, path.name
+                outcomes[response.Status] = outcomes.get(response.Status, 0) + 1
+        stored = len(node.stored())
+    assert outcomes.get(0x0000, 0) >= stored > 0
+    assert set(outcomes) <= {0x0000, 0xA900, 0xC000, 0xC001, 0xC002}
+    log = capfd.readouterr().err
+    assert "Traceback" not in log
+    assert log.count("nothing that TESTER offers") + log.count("can be decoded here") == refused
+
+
 @pytest.mark.parametrize("uid", [sop.uid for sop in SOP_CLASSES if "Storage" in sop.name])
 def test_each_accepted_class_is_acknowledged_our_own_results_included(node: Node, uid: str) -> None:
     with associated(node.port, (uid, EXPLICIT)) as association:
