@@ -1,0 +1,144 @@
+"""kill -9 of the whole node at 20 random moments while 10 series come in: nothing acknowledged is lost, and each series
+is answered once."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pynetdicom.association import Association
+
+from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
+from served import ServedNode, wait_for
+
+KILLS = 20
+SERIES = 10
+SLICES = 12
+SENDERS = 2
+SHORT_LIFE, LONG_LIFE = (0.0, 1.5), (3.0, 6.0)
+"""Seconds from listening to the kill, drawn from one of them: amid receiving, or amid judging and answering."""
+
+SETTINGS = """
+[listener]
+receivers = 2
+callers = [{ae_title = "PACS"}]
+[completeness]
+quiet_seconds = 1.5
+"""
+
+
+class Sender(threading.Thread):
+    """Sends its series one after the other, and again on a new association whatever was not acknowledged.
+
+    It sends no more than its share of each of the node's lives, so that every kill finds something under way, and keeps
+    its association open meanwhile.
+    """
+
+    def __init__(self, node: ServedNode, series: list[tuple[Path, ...]]) -> None:
+        super().__init__()
+        self.node = node
+        self.waiting = [file for files in series for file in files]
+        self.acknowledged: list[Path] = []
+        self.allowed = threading.Semaphore(0)
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while self.waiting and not self.over.is_set():
+            association = self.node.associate() if self.node.listens else None
+            if association is None or not association.is_established:
+                time.sleep(0.05)
+                continue
+            try:
+                self._send_over(association)
+            except (RuntimeError, OSError):
+                pass  # the node died; what was not acknowledged is sent again
+            finally:
+                association.abort() if self.waiting else association.release()
+
+    def _send_over(self, association: Association) -> None:
+        while self.waiting and association.is_established:
+            if not self.allowed.acquire(timeout=0.05):
+                continue
+            status = association.send_c_store(self.waiting[0])
+            if status and status.Status == 0x0000:
+                self.acknowledged.append(self.waiting.pop(0))
+            else:
+                self.allowed.release()
+                return
+
+
+def data_set(file: Path) -> bytes:
+    """The encoded data set: what follows the file meta information."""
+    content = file.read_bytes()
+    assert content[128:132] == b"DICM"
+    return content[144 + struct.unpack_from("<L", content, 140)[0] :]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[ServedNode]:
+    node = ServedNode(tmp_path / "node", SETTINGS)
+    yield node
+    node.clean_up()
+
+
+@pytest.mark.slow
+def test_no_acknowledged_instance_is_lost_and_each_series_is_answered_once(node: ServedNode, tmp_path: Path) -> None:
+    moments = random.Random(20)
+    shape = (SLICES, 64, 64)
+    geometry = axial_geometry(shape, (2.0, 1.0, 1.0))
+    hu = np.random.default_rng(20).integers(-50, 50, shape)
+    series = [write_ct_series(tmp_path / str(k), hu + k, geometry, seed=("kill", k)) for k in range(SERIES)]
+    senders = [Sender(node, series[k::SENDERS]) for k in range(SENDERS)]
+    left: list[int] = []
+    answered: list[int] = []
+    node.start()
+    for sender in senders:
+        sender.start()
+    try:
+        share = -(-SERIES * SLICES // (SENDERS * KILLS))
+        for _ in range(KILLS):
+            life = SHORT_LIFE if moments.random() < 0.7 else LONG_LIFE
+            until = time.monotonic() + moments.uniform(*life)
+            for sender in senders:
+                for _ in range(share):
+                    sender.allowed.release()
+            time.sleep(max(0.0, until - time.monotonic()))
+            node.kill()
+            left.append(sum(len(sender.waiting) for sender in senders))
+            answered.append(len(list(node.layout.results.glob("*/run.json"))))
+            node.start()
+        for sender in senders:
+            sender.allowed.release(SERIES * SLICES)
+            sender.join()
+    finally:
+        for sender in senders:
+            sender.over.set()
+
+    assert len(set(left)) > KILLS / 2, f"the kills did not fall while series came in: {left} were still to be sent"
+    assert 0 < answered[-1] < SERIES, f"the kills did not fall while series were answered: {answered} were"
+    acknowledged = [file for sender in senders for file in sender.acknowledged]
+    assert len(acknowledged) == SERIES * SLICES
+    spooled = {path.name: path for path in node.layout.spool.rglob("*.dcm")}
+    assert len(spooled) == SERIES * SLICES
+    for file in acknowledged:
+        uid = pydicom.dcmread(file, specific_tags=["SOPInstanceUID"]).SOPInstanceUID
+        assert data_set(spooled[f"{uid}.dcm"]) == data_set(file)
+
+    uids = [seeded_uid(("kill", k), "series") for k in range(SERIES)]
+    wait_for(lambda: all(node.settled(uid, SLICES) for uid in uids))
+    wait_for(lambda: all((node.layout.results / f"{uid}.g1" / "run.json").exists() for uid in uids))
+    assert node.stop() == 0
+    assert sorted(path.name for path in node.layout.manifests.iterdir()) == sorted(f"{uid}.g1.json" for uid in uids)
+    assert sorted(path.name for path in node.layout.results.iterdir()) == sorted(f"{uid}.g1" for uid in uids)
+    for uid in uids:
+        assert json.loads((node.layout.results / f"{uid}.g1" / "run.json").read_text())["outcome"] == "no-liver"
+    assert list(node.layout.associations.iterdir()) == []
+    assert "Traceback" not in node.log
