@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -22,7 +22,9 @@ def write_once(path: Path, content: bytes) -> bool:
     bool
         False when a file of that name was there already; it stays as it was.
     """
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    temporary = path.parent / f".{uuid.uuid4().hex}.part"
+    # Not tempfile, whose files only their owner may read: what an operator may see, his umask says.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)

@@ -1,19 +1,15 @@
-"""Puts a finished file in place: once, whole and on the disk, or not at all (decisions 4 and 6 of the design)."""
+"""Puts a finished file into a run's folder: once, whole and durable, or with a clear error."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from m3node.durable import sync_folder, write_once
 from m3node.errors import ResultError
 
 
-def place(path: Path, content: bytes, *, replace: bool = False) -> bool:
-    """Write a file so that it is never seen half and never lost after this returns.
-
-    A temporary file beside it, fdatasync, a hard link to its name, fsync of the folder: a link refuses to replace
-    what another process has put there, which a rename would do silently.
+def place(path: Path, content: bytes) -> bool:
+    """Write a file that stays as it is from then on.
 
     Parameters
     ----------
@@ -21,13 +17,11 @@ def place(path: Path, content: bytes, *, replace: bool = False) -> bool:
         The file; its folder is made when absent.
     content : bytes
         All of it.
-    replace : bool
-        Replace a file that is there, atomically. Only for what nobody may have read yet.
 
     Returns
     -------
     bool
-        False when the file was there already, and stays as it was.
+        False when the file was there already: it stays as it was.
 
     Raises
     ------
@@ -35,40 +29,24 @@ def place(path: Path, content: bytes, *, replace: bool = False) -> bool:
         The disk refuses: full, read-only, no permission.
     """
     try:
-        make_folder(path.parent)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fchmod(descriptor, 0o644)
-                os.fdatasync(descriptor)
-            if replace:
-                os.replace(name, path)
-            else:
-                os.link(name, path)
-        except FileExistsError:
-            return False
-        finally:
-            Path(name).unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        _make_folder(path.parent)
+        return write_once(path, content)
     except OSError as error:
         raise ResultError(f"cannot write {path.name} into {path.parent}: {error.strerror}") from error
-    return True
 
 
-def make_folder(folder: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a file that an interrupted run left and nobody can have read."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _make_folder(folder: Path) -> None:
     """Make a folder and its parents, each name durable in the folder above it."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(folder.parent)

@@ -26,7 +26,7 @@ from m3node.errors import ResultError
 from m3node.imaging.mask import VoxelMask
 from m3node.results.findings import Findings
 from m3node.results.findings_json import MaskNames, findings_from_json, findings_to_json
-from m3node.results.placing import place
+from m3node.results.placing import discard, place
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ def save_findings(findings: Findings, folder: Path) -> bool:
         content = _pack(masks)
         digest = hashlib.sha256(content).hexdigest()
         # Without findings.json nobody has read a masks.npz that an interrupted run may have left.
-        place(folder / MASKS_FILE, content, replace=True)
+        discard(folder / MASKS_FILE)
+        place(folder / MASKS_FILE, content)
     document = findings_to_json(findings, masks_sha256=digest)
     return place(path, (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
 
