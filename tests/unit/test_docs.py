@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from m3node.cli.main import build_parser
+from m3node.intake import receive_status
 from m3node.intake.contexts import support_rows
 from m3node.layout import DataLayout
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -47,6 +48,12 @@ def test_the_readme_names_every_command() -> None:
 
 def test_the_readme_says_that_it_is_not_for_clinical_use() -> None:
     assert NOT_FOR_CLINICAL_USE.split(".", maxsplit=1)[0].lower() in README.read_text(encoding="utf-8").lower()
+
+
+def test_the_conformance_document_names_every_status_that_the_receiver_answers() -> None:
+    answered = {value for name, value in vars(receive_status).items() if name.isupper() and isinstance(value, int)}
+    named = [row[0].strip("`") for row in cells(ROOT / "docs" / "conformance.md")]
+    assert {int(cell, 16) for cell in named if re.fullmatch(r"0x[0-9A-F]{4}", cell)} == answered
 
 
 def test_the_architecture_names_every_folder_of_the_data_layout() -> None:
