@@ -224,6 +224,7 @@ def _accept(listener: ListenerSettings, pool: _Pool, listening: socket.socket) -
         connection, _ = listening.accept()
     except OSError as error:
         LOGGER.warning("cannot accept a connection: %s", error.strerror)
+        time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
     with connection:  # the receiver has its own copy of the handle
         room = listener.max_associations - pool.load
@@ -235,7 +236,7 @@ def _bind(listener: ListenerSettings) -> socket.socket:
     with ExitStack() as undo:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
-                listener.host, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             listening = undo.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,12 +7,15 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -301,6 +304,43 @@ def test_any_bytes_inside_an_association_harm_only_that_association(node: Node, 
             association.abort()
     with associated(node.port) as association:
         assert association.is_established
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+def test_an_instance_that_breaks_off_is_not_stored(node: Node, end: str) -> None:
+    request = C_STORE()
+    request.MessageID = 1
+    request.AffectedSOPClassUID = CT
+    request.AffectedSOPInstanceUID = "2.25.3.8"
+    request.Priority = 0
+    request.DataSet = BytesIO(tiny(named(8), bytes(50_000)))
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    with associated(node.port) as association:
+        known = {lease.id for lease in node.leases().live(time.time())}
+        for pdata in list(message.encode_msg(1, 16384))[:-1]:
+            association.dul.send_pdu(pdata)
+        if end == "abort":
+            association.abort()
+        else:
+            assert eventually(association.dul.to_provider_queue.empty)
+            association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        assert eventually(lambda: not known & {lease.id for lease in node.leases().live(time.time())})
+    assert not any("2.25.3.8" in name or name.endswith(".part") for name in node.stored())
+
+
+def test_dcmtk_sends_a_compressed_series_as_it_is(node: Node, program: Callable[[str], str], test_data: Path) -> None:
+    sources = sorted((test_data / "ct_liver_j2k").iterdir())
+    send = [program("dcmsend"), "-aet", "TESTER", "-aec", "M3NODE", "-dn", "127.0.0.1", str(node.port)]
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    assert subprocess.run([*send, *map(str, sources)], check=False, env=environment).returncode == 0
+    for path in sources:
+        sent = pydicom.dcmread(path)
+        kept = pydicom.dcmread(
+            node.layout.spool / sent.StudyInstanceUID / sent.SeriesInstanceUID / f"{sent.SOPInstanceUID}.dcm"
+        )
+        assert kept.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+        assert kept == sent
 
 
 def test_a_second_message_before_the_first_is_answered_aborts_and_stores_no_mixture(node: Node) -> None:
