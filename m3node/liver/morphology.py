@@ -45,6 +45,16 @@ def largest_component(mask: BoolArray) -> BoolArray:
     return np.asarray(labels == int(sizes.argmax()))
 
 
+def without_crumbs(mask: BoolArray, share: float) -> BoolArray:
+    """Drop face-connected parts that are smaller than a share of the largest."""
+    labels, count = ndi.label(mask)
+    if count <= 1:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= share * sizes.max())[labels] & mask)
+
+
 def fill_axial_holes(mask: BoolArray) -> BoolArray:
     """Fill what is enclosed on a slice of the first axis."""
     return np.stack([ndi.binary_fill_holes(plane) for plane in mask])

@@ -8,40 +8,49 @@ from scipy import ndimage as ndi
 
 from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume
-from m3node.liver.morphology import depth_inside, largest_component
-from m3node.liver.work_grid import FloatVolume, WorkGrid
+from m3node.liver.grow import WINDOW_HU, Grown
+from m3node.liver.morphology import depth_inside, without_crumbs
+from m3node.liver.trunk import Trunk
+from m3node.liver.work_grid import FloatVolume, WorkGrid, box_around
 
 BAND_MM = 4.0
 SMOOTHING_MM = 1.3
 FAT_HU = -100.0
 MARGIN_MM = 8.0
 HOLE_MIN_HU = -10.0
+CRUMB_SHARE = 0.02
+"""Parts smaller than this share of the largest are no lobes."""
 
 Floats = npt.NDArray[np.float32]
 
 
-def refine(volume: CTVolume, grid: WorkGrid, coarse: BoolArray, reference: FloatVolume, window_hu: float) -> VoxelMask:
+def refine(volume: CTVolume, trunk: Trunk, grown: Grown) -> VoxelMask:
     """Carry a coarse liver to the full grid, slice by slice inside its bounding block.
 
     Parameters
     ----------
-    coarse : ndarray of bool
-        The liver on the working grid.
-    reference : ndarray of float32
-        The liver's HU there.
-    window_hu : float
-        How far liver tissue may lie from its reference.
+    volume : CTVolume
+        The full grid.
+    trunk : Trunk
+        Working grid and cavity; the liver does not grow out of the latter.
+    grown : Grown
+        The liver on the working grid, not empty, and its expected HU.
 
     Returns
     -------
     VoxelMask
-        One connected part; what it encloses on a slice belongs to it unless it is fat or gas.
+        What it encloses on a slice belongs to it unless it is fat or gas; crumbs are dropped.
     """
+    grid = trunk.grid
     view = grid.axes.view(volume.hu)
-    block = _block(coarse, grid, view.shape)
+    box = box_around(grown.liver, MARGIN_MM, grid.spacing)
+    assert box is not None  # the caller has checked that there is a liver
+    coarse, reference, cavity = grown.liver[box], grown.reference[box], trunk.cavity[box].astype(np.float32)
     distance = depth_inside(coarse, grid.spacing) - depth_inside(~coarse, grid.spacing)
+    first = [start + sl.start for start, sl in zip(grid.first, box, strict=True)]
+    block = _fine(first, coarse.shape, grid.factors, view.shape)
     weights = [
-        _interpolation(sl.start, sl.stop, factor, size)
+        _interpolation(sl.stop - sl.start, factor, size)
         for sl, factor, size in zip(block, grid.factors, coarse.shape, strict=True)
     ]
     fine_spacing = [step / factor for step, factor in zip(grid.spacing, grid.factors, strict=True)]
@@ -52,36 +61,27 @@ def refine(volume: CTVolume, grid: WorkGrid, coarse: BoolArray, reference: Float
         expected = _resample(reference, weights, i)
         hu = view[block[0].start + i, block[1], block[2]]
         smooth = ndi.gaussian_filter(np.clip(hu, -200, 300).astype(np.float32), sigma)
-        tissue = np.abs(smooth - expected) < window_hu
+        near = (inside > -BAND_MM) & (np.abs(smooth - expected) < WINDOW_HU) & (_resample(cavity, weights, i) > 0.5)
         # Towards fat the border runs where the partial volume is half liver.
-        half = (expected + FAT_HU) / 2.0
-        mask[i] = (
-            (inside > BAND_MM)
-            | ((inside > -BAND_MM) & tissue)
-            | ((inside > 0.0) & (smooth > half) & (smooth < expected + window_hu))
-        )
-        mask[i] = _fill(mask[i], smooth)
-    mask = largest_component(mask)
-    return _on_volume(volume, grid, block, mask)
+        within = (inside > 0.0) & (smooth > (expected + FAT_HU) / 2.0) & (smooth < expected + WINDOW_HU)
+        mask[i] = _fill((inside > BAND_MM) | near | within, smooth)
+    return _on_volume(volume, grid, block, without_crumbs(mask, CRUMB_SHARE))
 
 
-def _block(coarse: BoolArray, grid: WorkGrid, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
-    slices: list[slice] = []
-    for axis in range(3):
-        hits = np.flatnonzero(coarse.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = int(np.ceil(MARGIN_MM / grid.spacing[axis]))
-        first = max(0, int(hits[0]) - margin) * grid.factors[axis]
-        last = min(shape[axis], (int(hits[-1]) + 1 + margin) * grid.factors[axis])
-        slices.append(slice(first, last))
+def _fine(
+    first: list[int], size: tuple[int, ...], factors: tuple[int, int, int], shape: tuple[int, ...]
+) -> tuple[slice, slice, slice]:
+    """Fine voxels of a block of the working grid."""
+    slices = [slice(f * k, min(n, (f + s) * k)) for f, s, k, n in zip(first, size, factors, shape, strict=True)]
     return slices[0], slices[1], slices[2]
 
 
-def _interpolation(first: int, last: int, factor: int, size: int) -> Floats:
-    """Linear interpolation from the working grid to fine voxels first…last, as a matrix."""
-    at = np.clip((np.arange(first, last) - (factor - 1) / 2.0) / factor, 0, size - 1)
+def _interpolation(count: int, factor: int, size: int) -> Floats:
+    """Linear interpolation from ``size`` coarse voxels to the ``count`` fine ones in them, as a matrix."""
+    at = np.clip((np.arange(count) - (factor - 1) / 2.0) / factor, 0, size - 1)
     low = np.minimum(at.astype(np.intp), max(0, size - 2))
-    matrix = np.zeros((last - first, size), dtype=np.float32)
-    rows = np.arange(last - first)
+    matrix = np.zeros((count, size), dtype=np.float32)
+    rows = np.arange(count)
     matrix[rows, low] = 1.0 - (at - low)
     if size > 1:
         matrix[rows, low + 1] += (at - low).astype(np.float32)

@@ -8,21 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from m3node.imaging.mask import BoolArray
-from m3node.liver.morphology import depth_inside, erode, fill_axial_holes, largest_component, open_
-from m3node.liver.work_grid import FloatVolume, WorkGrid
+from m3node.liver.morphology import erode, fill_axial_holes, largest_component, open_
+from m3node.liver.work_grid import FloatVolume, WorkGrid, box_around
 
 SKIN_HU = -300.0
 BONE_HU = 180.0
-RIB_HU = 150.0
+RIB_HU = 180.0
+MUSCLE_HU = (0.0, 110.0)
 
 SECTORS = 72
-"""Directions around the trunk's axis for which the distance of the ribs is kept: 5° each."""
+"""Directions around the trunk's axis for which the depth of the ribs is kept: 5° each."""
 RIB_REACH_MM = 15.0
 """Along z, a rib also bounds the slices so far from it; intercostal muscle lies between."""
 NEIGHBOUR_SECTORS = 3
 NEAREST_RIB_MM = 60.0
 """Bone nearer to the trunk's axis than this is spine, or calcification."""
-WALL_SHARE = 0.55
+WALL_SHARE = 0.62
 """Bone nearer to the axis than this share of the skin's distance is a stone or contrast medium, no rib."""
 
 
@@ -32,6 +33,8 @@ class Trunk:
 
     Attributes
     ----------
+    grid : WorkGrid
+        The working grid, cut down to the body.
     body : ndarray of bool, shape (z, y, x)
         Inside the skin: no table, no arm beside the trunk.
     cavity : ndarray of bool, same shape
@@ -42,17 +45,35 @@ class Trunk:
         mm in front of the spine's middle.
     """
 
+    grid: WorkGrid
     body: BoolArray
     cavity: BoolArray
     lateral: FloatVolume
     frontal: FloatVolume
 
+    @property
+    def width_mm(self) -> float:
+        """Width of the body from left to right, median over slices."""
+        columns = self.body.any(axis=1).sum(axis=1)
+        filled = columns[columns > 0]
+        return float(np.median(filled)) * self.grid.spacing[2] if filled.size else 0.0
 
-def find_trunk(grid: WorkGrid) -> Trunk | None:
+    @property
+    def muscle_hu(self) -> float:
+        """Median HU of the muscle behind the spine; 0 where none is seen."""
+        behind = (self.frontal < 0.0) & (self.frontal > -60.0) & (np.abs(self.lateral) > 15.0)
+        behind = behind & (np.abs(self.lateral) < 60.0) & self.body
+        behind &= (self.grid.hu > MUSCLE_HU[0]) & (self.grid.hu < MUSCLE_HU[1])
+        return float(np.median(self.grid.hu[behind])) if np.count_nonzero(behind) > 100 else 0.0
+
+
+def find_trunk(whole: WorkGrid) -> Trunk | None:
     """Find body, spine and ribs; None where there is no body."""
-    body = _body(grid)
-    if not body.any():
+    body = _body(whole)
+    box = box_around(body, 0.0, whole.spacing)
+    if box is None:
         return None
+    grid, body = whole.cropped(box), body[box]
     x, y = grid.patient_axis(0), grid.patient_axis(1)
     middle_x = float((x * body).sum(dtype=np.float64) / body.sum())
     middle_y = float((y * body).sum(dtype=np.float64) / body.sum())
@@ -64,28 +85,33 @@ def find_trunk(grid: WorkGrid) -> Trunk | None:
     else:
         spine_y = middle_y + 50.0
     lateral, frontal = middle_x - x, spine_y - y
-    return Trunk(body=body, cavity=_cavity(grid, body, lateral, frontal), lateral=lateral, frontal=frontal)
+    return Trunk(grid, body, _cavity(grid, body, lateral, frontal), lateral, frontal)
 
 
 def _body(grid: WorkGrid) -> BoolArray:
-    solid = grid.hu > SKIN_HU
+    # Every second voxel is enough for the outline of a trunk.
+    solid = grid.hu[:, ::2, ::2] > SKIN_HU
+    spacing = (grid.spacing[0], 2 * grid.spacing[1], 2 * grid.spacing[2])
     # Opening cuts off the table and its cover, blankets and arms that touch the trunk.
-    opened = open_(solid, 12.0, grid.spacing)
+    opened = open_(solid, 12.0, spacing)
     if not opened.any():
-        return opened
-    return fill_axial_holes(largest_component(opened))
+        return np.zeros(grid.hu.shape, dtype=np.bool_)
+    body = fill_axial_holes(largest_component(opened))
+    _, height, width = grid.hu.shape
+    return np.repeat(np.repeat(body, 2, axis=1), 2, axis=2)[:, :height, :width]
 
 
 def _cavity(grid: WorkGrid, body: BoolArray, lateral: FloatVolume, frontal: FloatVolume) -> BoolArray:
     """Cut the body at the inner edge of the ribs, in polar coordinates around a point 50 mm before the spine.
 
     Without contrast medium intercostal muscle is as bright as liver and touches it; no threshold parts the two.
+    Between ribs the wall is taken to be as thick as at the ribs around.
     """
     right, front = lateral, frontal - 50.0
-    distance = np.hypot(right, front)
-    sector = ((np.arctan2(front, right) + np.pi) / (2 * np.pi) * SECTORS).astype(np.intp) % SECTORS
     shape = body.shape
-    distance, sector = np.broadcast_to(distance, shape), np.broadcast_to(sector, shape)
+    distance = np.broadcast_to(np.hypot(right, front), shape)
+    angle = (np.arctan2(front, right) + np.pi) / (2 * np.pi)
+    sector = np.broadcast_to((angle * SECTORS).astype(np.intp) % SECTORS, shape)
     slices = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
     skin = np.zeros((shape[0], SECTORS), dtype=np.float32)
     np.maximum.at(skin, (slices[body], sector[body]), distance[body])
@@ -94,31 +120,23 @@ def _cavity(grid: WorkGrid, body: BoolArray, lateral: FloatVolume, frontal: Floa
     bone &= distance > WALL_SHARE * skin[slices, sector]
     nearest = np.full((shape[0], SECTORS), np.nan, dtype=np.float32)
     np.fmin.at(nearest, (slices[bone], sector[bone]), distance[bone])
-    limit = _around(nearest, max(1, int(RIB_REACH_MM / grid.spacing[0])))
+    reach = max(1, int(RIB_REACH_MM / grid.spacing[0]))
+    # Wall or ring as the neighbours have it, whichever leaves more: near the waist the skin says little, at the
+    # shoulder blades the ring.
+    wall, ring = _around(skin - nearest, reach, 0.5), _around(nearest, reach, 0.3)
+    limit = np.where(np.isfinite(wall), np.maximum(skin - wall, ring), np.inf)
     return np.asarray(body & (distance < limit[slices, sector]))
 
 
-def _around(nearest: npt.NDArray[np.float32], reach: int) -> npt.NDArray[np.float32]:
-    """Spread the ribs' distances over neighbouring slices and sectors; infinite where none is near."""
-    limit = np.full_like(nearest, np.inf)
-    ring = np.concatenate([nearest[:, -NEIGHBOUR_SECTORS:], nearest, nearest[:, :NEIGHBOUR_SECTORS]], axis=1)
-    for k in range(nearest.shape[0]):
-        for sector in range(SECTORS):
-            near = ring[max(0, k - reach) : k + reach + 1, sector : sector + 2 * NEIGHBOUR_SECTORS + 1]
-            known = near[np.isfinite(near)]
-            if known.size >= 3:
-                # A low percentile, not the least: one calcified vessel must not cut into the liver.
-                limit[k, sector] = np.percentile(known, 30)
-    return limit
-
-
-def width_mm(grid: WorkGrid, body: BoolArray) -> float:
-    """Width of the body from left to right: the median over slices, in mm."""
-    columns = body.any(axis=1).sum(axis=1)
-    filled = columns[columns > 0]
-    return float(np.median(filled)) * grid.spacing[2] if filled.size else 0.0
-
-
-def deepest(mask: BoolArray, spacing: tuple[float, float, float]) -> float:
-    """Radius in mm of the largest ball that fits into a mask, where the grid's border does not count."""
-    return float(depth_inside(mask, spacing).max()) if mask.any() else 0.0
+def _around(values: npt.NDArray[np.float32], reach: int, share: float) -> npt.NDArray[np.float32]:
+    """Quantile over neighbouring slices and sectors; not a number where fewer than three are known."""
+    spread = np.full_like(values, np.nan)
+    ring = np.concatenate([values[:, -NEIGHBOUR_SECTORS:], values, values[:, :NEIGHBOUR_SECTORS]], axis=1)
+    for k in range(values.shape[0]):
+        near = ring[max(0, k - reach) : k + reach + 1]
+        windows = np.lib.stride_tricks.sliding_window_view(near, 2 * NEIGHBOUR_SECTORS + 1, axis=1)
+        ranked = np.sort(windows.transpose(1, 0, 2).reshape(SECTORS, -1), axis=1)
+        known = np.isfinite(ranked).sum(axis=1)
+        chosen = ranked[np.arange(SECTORS), (known * share).astype(np.intp)]
+        spread[k] = np.where(known >= 3, chosen, np.nan)
+    return spread

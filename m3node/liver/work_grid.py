@@ -6,17 +6,19 @@ axes rise towards the patient's head, back and left (z, y, x of LPS), however th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from m3node.imaging.geometry import FloatArray
+from m3node.imaging.mask import BoolArray
 from m3node.imaging.volume import CTVolume
 
 FloatVolume = npt.NDArray[np.float32]
 
+Box = tuple[slice, slice, slice]
 T = TypeVar("T", bound=np.generic)
 
 TARGET_MM = 3.0
@@ -79,6 +81,8 @@ class WorkGrid:
         Patient mm (x, y, z) of its first voxel's centre.
     steps : ndarray, shape (3, 3)
         Patient mm (x, y, z) of one step along z, y, x; a column each.
+    first : tuple of int
+        Where it begins in the copy of the whole volume.
     """
 
     hu: FloatVolume
@@ -87,6 +91,17 @@ class WorkGrid:
     spacing: tuple[float, float, float]
     origin: FloatArray
     steps: FloatArray
+    first: tuple[int, int, int] = (0, 0, 0)
+
+    def cropped(self, box: Box) -> WorkGrid:
+        """Keep a box; the whole grid's indices are lost, ``first`` keeps count of them."""
+        first = np.array([sl.start for sl in box])
+        return replace(
+            self,
+            hu=self.hu[box],
+            origin=self.origin + self.steps @ first,
+            first=(self.first[0] + int(first[0]), self.first[1] + int(first[1]), self.first[2] + int(first[2])),
+        )
 
     def patient_axis(self, axis: int) -> FloatVolume:
         """Patient coordinate (0 for x, 1 for y, 2 for z; mm, LPS) of every voxel, broadcastable to ``hu``."""
@@ -130,3 +145,15 @@ def make_work_grid(volume: CTVolume, target_mm: float = TARGET_MM) -> WorkGrid:
         origin=volume.geometry.to_patient(first_voxel) + half_block,
         steps=fine_steps * np.asarray(factors),
     )
+
+
+def box_around(mask: BoolArray, margin_mm: float, spacing: tuple[float, float, float]) -> Box | None:
+    """Bounding box of a mask's true voxels with a margin, inside the array; None when there is none."""
+    slices: list[slice] = []
+    for axis in range(3):
+        hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if hits.size == 0:
+            return None
+        margin = int(np.ceil(margin_mm / spacing[axis]))
+        slices.append(slice(max(0, int(hits[0]) - margin), min(mask.shape[axis], int(hits[-1]) + 1 + margin)))
+    return slices[0], slices[1], slices[2]
