@@ -43,7 +43,7 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
         The port cannot be listened on.
     """
     settings = _portable(settings)
-    _check_watch(settings)
+    _prepare_watch(settings)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     with exclusive(settings.data_dir):
@@ -106,10 +106,15 @@ def _portable(settings: Settings) -> Settings:
     return Settings.model_construct(**values)
 
 
-def _check_watch(settings: Settings) -> None:
+def _prepare_watch(settings: Settings) -> None:
+    """Make the watched folder before anybody is told that the node is ready."""
     folder, out = settings.watch.folder, settings.watch.out
     if folder is None or out is None:
         return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the watched folder {folder} (watch.folder): {error.strerror}") from error
     if out.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"watch.out ({out}) lies in watch.folder ({folder}): results would be taken for input")
 
