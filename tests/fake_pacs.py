@@ -82,6 +82,7 @@ def fake_pacs(
     classes: Sequence[str] = RESULT_CLASSES,
     handlers: Sequence[tuple[object, Callable[[Event], object]]] = (),
     require_calling: Sequence[str] = (),
+    port: int = 0,
 ) -> Iterator[FakePacs]:
     pacs = FakePacs(answer)
     ae = AE(ae_title="PACS")
@@ -90,7 +91,7 @@ def fake_pacs(
         ae.add_supported_context(uid, ExplicitVRLittleEndian)
     ae.require_calling_aet = list(require_calling)
     server = ae.start_server(
-        ("127.0.0.1", 0),
+        ("127.0.0.1", port),
         block=False,
         evt_handlers=[(evt.EVT_C_STORE, pacs.on_store), (evt.EVT_ESTABLISHED, pacs.on_open), *handlers],
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -59,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"there is no folder {arguments.input}")
     if arguments.seed < 0:
         raise ConfigError("--seed takes a number from 0")
+    # Whoever ends the demonstration, archive and node end with it.
+    signal.signal(signal.SIGTERM, _interrupt)
     with show_progress(quiet=arguments.json) as progress:
         report = run_demo(
             arguments.out,
@@ -72,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(report)
     return 0 if report.succeeded else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _print(report: Any) -> None:

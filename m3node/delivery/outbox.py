@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +233,9 @@ def _file(box: Box, entry: Entry, folder: Path) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    temporary = path.parent / f".{uuid.uuid4().hex}.part"
+    # Not tempfile, whose files only their owner may read: what an operator may see, his umask says.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
@@ -241,6 +243,6 @@ def _replace(path: Path, content: bytes) -> None:
             os.fdatasync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

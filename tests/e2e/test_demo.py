@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +92,25 @@ def test_the_demo_says_why_a_series_is_not_used(tmp_path: Path, test_data: Path)
     assert ended.returncode == 1
     assert "not used: " in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_no_process_and_no_scratch_folder(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "demo"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "m3node", "demo", "--out", str(out)], stderr=subprocess.PIPE, text=True
+    )
+    while "starting archive and node: 1 of 1" not in process.stderr.readline():
+        assert process.poll() is None
+    node = int(re.search(r"started acceptor \(process (\d+)\)", (out / "node.log").read_text()).group(1))
+    process.send_signal(number)
+    process.communicate()
+    assert process.wait(60) == 130
+    assert not Path(f"/proc/{node}").exists()
+    assert nothing_listens((out / "node.log").read_text())
+    assert not list(out.glob(".node-*"))
 
 
 @pytest.mark.parametrize(

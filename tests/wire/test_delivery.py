@@ -16,7 +16,7 @@ from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from pynetdicom import _config, evt
 from pynetdicom.events import Event
 
-from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, FakePacs, fake_pacs, make_run
+from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
 from m3node.delivery.address import Peer
 from m3node.delivery.deliverer import Round, deliver_once, run_deliverer
 from m3node.delivery.entry import Entry, from_json
@@ -396,24 +396,9 @@ def test_results_wait_for_an_archive_that_is_down_and_go_when_it_comes_up(layout
         box = Box(layout.outbox / "pacs")
         until(box.sent.is_dir)
         assert len(left(layout)) == 4
-        with _pacs_on(destination.port) as revived:
+        with fake_pacs(port=destination.port) as revived:
             until(lambda: not left(layout))
             assert len(revived.kept) == 4
-
-
-@contextmanager
-def _pacs_on(port: int) -> Iterator[FakePacs]:
-    from pynetdicom import AE
-
-    pacs = FakePacs()
-    ae = AE(ae_title="PACS")
-    for uid in RESULT_CLASSES:
-        ae.add_supported_context(uid)
-    ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, pacs.on_store)])
-    try:
-        yield pacs
-    finally:
-        ae.shutdown()
 
 
 def test_a_dead_and_a_hanging_destination_delay_no_other(layout: DataLayout) -> None:

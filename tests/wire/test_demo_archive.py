@@ -42,10 +42,10 @@ def test_the_archive_answers_echo_and_keeps_every_kind_of_result_by_study(tmp_pa
         assert str(stored.SeriesInstanceUID) == item.series_instance_uid
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_the_archive_does_not_let_a_uid_name_a_file_elsewhere(tmp_path: Path) -> None:
     ds = pydicom.dcmread(items(tmp_path)[0].path)
-    with pytest.warns(UserWarning, match="Invalid value for VR UI"):
-        ds.StudyInstanceUID = "../../elsewhere"
+    ds.StudyInstanceUID = "../../elsewhere"
     path = tmp_path / "bad.dcm"
     ds.save_as(path)
     item = sendable(path)
