@@ -160,9 +160,11 @@ class Index:
     def append(self, series: str, facts: Iterable[dict[str, Any]]) -> None:
         """Add facts to a series; one write, so that at most the last line can be torn."""
         text = "".join(json.dumps(fact, ensure_ascii=False, separators=(",", ":")) + "\n" for fact in facts)
-        if not text:
-            return
-        with self._path(series).open("ab") as stream:
+        with self._path(series).open("a+b", buffering=0) as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                # A crash or a full disk tore the last line: it is lost, and must not take the next with it.
+                text = text if stream.read(1) == b"\n" else f"\n{text}"
             stream.write(text.encode())
 
     def settled(self, series: str) -> int:

@@ -115,9 +115,12 @@ class Keeper:
 
     def step(self) -> None:
         """Take in what has arrived, and answer the series that are complete."""
+        arrived: dict[str, list[Path]] = {}
         for event in self._leases.poll():
             if isinstance(event, ArrivalEvent):
-                self._arrived(event)
+                arrived.setdefault(event.series, []).append(self._layout.root / event.path)
+        for series, paths in arrived.items():
+            self._arrived(series, paths)
         now = self._clock()
         for lease in self._leases.live(time.time()):
             if lease.last_series in self._open:
@@ -127,17 +130,16 @@ class Keeper:
         for series in list(self._open):
             self._answer_when_complete(series, self._clock())
 
-    def _arrived(self, event: ArrivalEvent) -> None:
-        path = self._layout.root / event.path
-        series = event.series
+    def _arrived(self, series: str, paths: list[Path]) -> None:
         folders = self._folders.setdefault(series, set())
-        folders.add(path.parent)
+        folders.update(path.parent for path in paths)
         if series not in self._open and self._index.settled(series) == len(series_files(folders)):
-            return  # a duplicate of what is answered
+            return  # duplicates of what is answered
         state = self._opened(series)
         state.stillness.touch(self._clock())
-        if not state.record.knows(self._relative(path)):
-            self._take_in(series, path)
+        for path in paths:
+            if not state.record.knows(self._relative(path)):
+                self._take_in(series, path)
 
     def _opened(self, series: str) -> _OpenSeries:
         state = self._open.get(series)

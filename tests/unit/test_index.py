@@ -81,6 +81,13 @@ def test_a_torn_end_is_cut_off_and_what_is_noted_next_is_whole(
     assert "1.1/1.2/late.dcm" in index.load("1.2").own
 
 
+def test_a_torn_line_does_not_take_the_next_with_it(index: Index, tmp_path: Path) -> None:
+    with (tmp_path / "1.2.jsonl").open("ab") as stream:
+        stream.write(b'{"header": {"path": "1.1/')
+    index.append("1.2", [seg_line(SEG)])
+    assert index.load("1.2").segs == {SEG.path: SEG}
+
+
 def test_a_line_that_a_power_cut_zeroed_is_left_out(index: Index, tmp_path: Path) -> None:
     index.append("1.2", [header_line(HEADER)])
     with (tmp_path / "1.2.jsonl").open("ab") as stream:

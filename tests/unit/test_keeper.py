@@ -21,6 +21,7 @@ from m3node.imaging.digest import content_digest
 from m3node.intake.association import OpenLease
 from m3node.intake.keeper import Keeper
 from m3node.intake.manifest import Manifest, StackKey, read_manifest
+from m3node.intake.stacks import Stack
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Caller, CompletenessSettings, ListenerSettings, Settings
@@ -332,6 +333,77 @@ def test_a_second_stack_that_arrives_late_leaves_the_first_answered(node: Node, 
     node.restart()
     node.wait(QUIET)
     assert len(node.manifests) == 2
+
+
+def test_a_stack_that_grows_while_its_series_splits_supersedes_what_it_was(node: Node, series: Series) -> None:
+    first = series()
+    node.store(*first[:11])
+    node.wait(QUIET)
+    second = [
+        changed(
+            file,
+            f"second-{file.name}",
+            lambda ds, file=file: ds.update(
+                {"SOPInstanceUID": seeded_uid("second", file.name), "AcquisitionNumber": 2}
+            ),
+        )
+        for file in first
+    ]
+    node.store(first[11], *second)
+    node.wait(QUIET)
+    before = next(manifest for manifest in node.manifests if not manifest.stack.stack)
+    grown, other = sorted(
+        (manifest for manifest in node.manifests if manifest.stack.stack), key=lambda manifest: -manifest.generation
+    )
+    assert (grown.generation, grown.supersedes, len(grown.slices)) == (2, before.key, 12)
+    assert (other.generation, other.supersedes, len(other.slices)) == (1, "", 12)
+    node.restart()
+    node.wait(QUIET)
+    assert len(node.manifests) == 3
+
+
+def test_the_same_series_in_another_study_is_refused_whole(node: Node, series: Series) -> None:
+    files = series()
+    moved = [
+        changed(
+            file,
+            f"moved-{file.name}",
+            lambda ds, file=file: ds.update(
+                {"StudyInstanceUID": seeded_uid("moved"), "SOPInstanceUID": seeded_uid("moved", file.name)}
+            ),
+        )
+        for file in files[6:]
+    ]
+    node.store(*files[:6], *moved)
+    node.wait(QUIET)
+    assert node.manifests == []
+    assert node.reasons == [(1, Reason.MIXED_STUDIES)]
+
+
+def test_a_file_that_left_the_spool_before_it_was_read_is_passed_over(node: Node, series: Series) -> None:
+    files = series()
+    node.store(*files, close=False)
+    path, _ = node.spool(files[5])
+    (node.layout.root / path).unlink()
+    node.close()
+    node.wait(QUIET)
+    assert node.reasons == [(1, Reason.UNEVEN_SPACING)]
+
+
+def test_a_judge_that_fails_costs_only_its_own_series(
+    node: Node, series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(stack: Stack, settings: object) -> None:
+        if stack.key.series_instance_uid == seeded_uid(1, "series"):
+            raise ZeroDivisionError("PATIENT^NAME")
+
+    monkeypatch.setattr("m3node.intake.answering.judge", judge)
+    node.store(*series(1), *series(2))
+    node.wait(QUIET)
+    assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
+    ((key, generation, _, rejection),) = node.recorded
+    assert (key.series_instance_uid, generation, rejection.reason) == (seeded_uid(1, "series"), 0, Reason.FAILED)
+    assert "PATIENT" not in rejection.message
 
 
 def test_our_own_object_that_comes_back_starts_nothing(node: Node, series: Series) -> None:

@@ -1,0 +1,48 @@
+"""Log lines are plain, in UTC, and without a patient."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from m3node.logs import TALKERS, describe, set_up
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    with warnings.catch_warnings():
+        yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    for name in TALKERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def test_a_line_says_when_in_utc_how_grave_and_who(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("INFO", "keeper")
+    logging.getLogger("m3node.somewhere").warning("series %s waits", "1.2.3")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING keeper: series 1\.2\.3 waits\n", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("name", ["pydicom", "pynetdicom.assoc", "pynetdicom.events"])
+def test_the_dicom_libraries_stay_silent_even_at_debug_level(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("DEBUG", "receiver")
+    logging.getLogger(name).critical("(0010,0010) PATIENT^NAME")
+    warnings.warn("Invalid value for VR PN: PATIENT^NAME", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_unexpected_error_is_described_without_its_words() -> None:
+    try:
+        int("PATIENT^NAME")
+    except ValueError as error:
+        described = describe(error)
+    assert re.fullmatch(r"ValueError at unit/test_logs\.py:\d+", described)
