@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy.ndimage import binary_opening, find_objects, label
 
 from m3node.imaging.geometry import PatientGeometry
 
@@ -99,18 +100,21 @@ def windowed(plane: npt.NDArray[np.int16], size: tuple[int, int], window: tuple[
 
 
 def body_extent(plane: npt.NDArray[np.int16], margin: int) -> tuple[int, int, int, int]:
-    """Rows and columns (r0, r1, c0, c1; half-open) that hold what is denser than fat, and a margin around it."""
-    dense = plane > -250
-    # A line must hold a hundredth of tissue, else one noisy pixel in the air decides.
-    rows = np.flatnonzero(dense.mean(axis=1) > 0.01)
-    columns = np.flatnonzero(dense.mean(axis=0) > 0.01)
-    if rows.size == 0 or columns.size == 0:
+    """Rows and columns (r0, r1, c0, c1; half-open) of the trunk and a margin around it.
+
+    The trunk is the largest thing denser than fat once thin bridges are cut: without table, and without arms beside it.
+    """
+    dense = binary_opening(plane > -250, iterations=2)
+    parts, count = label(dense)
+    if count == 0:
         return 0, plane.shape[0], 0, plane.shape[1]
+    sizes = np.bincount(parts.ravel())
+    rows, columns = find_objects(parts, max_label=count)[int(np.argmax(sizes[1:]))]
     return (
-        max(int(rows[0]) - margin, 0),
-        min(int(rows[-1]) + 1 + margin, plane.shape[0]),
-        max(int(columns[0]) - margin, 0),
-        min(int(columns[-1]) + 1 + margin, plane.shape[1]),
+        max(rows.start - margin, 0),
+        min(rows.stop + margin, plane.shape[0]),
+        max(columns.start - margin, 0),
+        min(columns.stop + margin, plane.shape[1]),
     )
 
 

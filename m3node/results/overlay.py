@@ -17,6 +17,7 @@ from m3node.m3.lesion import Lesion
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.display import Display, body_extent, windowed
 from m3node.results.findings import Findings, Outcome
+from m3node.results.labels import Rect, place_labels
 from m3node.results.placing import place
 from m3node.results.presentation import SOFT_TISSUE_WINDOW
 from m3node.results.segmentation import lesion_colour
@@ -26,7 +27,11 @@ MAX_SLICES = 6
 MAX_ROWS = 12
 """Lesions listed below the slices; more are counted."""
 
+NEXT_MM = 5.0
+"""Key slices nearer than this look the same."""
+
 TILE_WIDTH = 560
+SINGLE_TILE_WIDTH = 880
 GAP = 12
 HEADER = 84
 FOOTER = 40
@@ -42,22 +47,41 @@ AMBER = (255, 190, 70)
 FINE = 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tile:
-    """One slice on its way to the sheet; ``scale`` is canvas pixels per shown pixel, rows then columns."""
+@dataclass(frozen=True, slots=True)
+class _Crop:
+    """What all slices of a sheet show, and how large: ``extent`` is rows and columns of the turned slice."""
 
-    k: int
-    canvas: Image.Image
     display: Display
     extent: tuple[int, int, int, int]
-    scale: tuple[float, float]
+    width: int
+
+    @property
+    def per_mm(self) -> float:
+        """Canvas pixels per millimetre."""
+        return self.width * FINE / ((self.extent[3] - self.extent[2]) * self.display.spacing[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the canvas."""
+        rows = self.extent[1] - self.extent[0]
+        return self.width * FINE, max(1, round(rows * self.display.spacing[0] * self.per_mm))
 
     def points(self, stored: npt.ArrayLike) -> list[tuple[float, float]]:
         """Canvas (x, y) of stored (row, column) edge points."""
-        shown = self.display.turn_points(stored)
+        row_mm, column_mm = self.display.spacing
         return [
-            (float((c - self.extent[2]) * self.scale[1]), float((r - self.extent[0]) * self.scale[0])) for r, c in shown
+            (float((c - self.extent[2]) * column_mm * self.per_mm), float((r - self.extent[0]) * row_mm * self.per_mm))
+            for r, c in self.display.turn_points(stored)
         ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tile:
+    """One slice on its way to the sheet."""
+
+    k: int
+    canvas: Image.Image
+    crop: _Crop
 
 
 def draw_overlay(volume: CTVolume, findings: Findings, path: Path) -> bool:
@@ -85,16 +109,24 @@ def draw_overlay(volume: CTVolume, findings: Findings, path: Path) -> bool:
     slices = shown_slices(volume, findings)
     # One crop for all, so that the slices of a sheet can be compared.
     extent = _common_extent([display.turn(volume.hu[k]) for k in slices], display.spacing)
-    tiles = [_tile(volume, findings, display, k, extent) for k in slices]
+    crop = _Crop(display, extent, TILE_WIDTH if len(slices) > 1 else SINGLE_TILE_WIDTH)
+    tiles = [_tile(volume, findings, crop, k) for k in slices]
     stream = io.BytesIO()
     _sheet(tiles, findings, volume).save(stream, format="PNG", optimize=True)
     return place(path, stream.getvalue())
 
 
 def shown_slices(volume: CTVolume, findings: Findings) -> list[int]:
-    """The slices that the picture shows, head first."""
-    best = sorted(findings.lesions, key=lambda lesion: lesion.number)
-    chosen = list(dict.fromkeys(lesion.key_slice for lesion in best))[:MAX_SLICES]
+    """The slices that the picture shows, head first: key slices, best lesions first, while there is room.
+
+    A key slice next to one that is shown already, and that shows its lesion too, is left out.
+    """
+    chosen: list[int] = []
+    reach = max(1, round(NEXT_MM / volume.geometry.spacing[0]))
+    for lesion in sorted(findings.lesions, key=lambda lesion: lesion.number):
+        near = (k for k in chosen if abs(k - lesion.key_slice) <= reach)
+        if len(chosen) < MAX_SLICES and not any(_box_on(lesion, k) is not None for k in near):
+            chosen.append(lesion.key_slice)
     region = findings.region
     if not chosen and region is not None and region.parenchyma.count:
         chosen = [region.parenchyma.start[0] + int(np.argmax(region.parenchyma.data.sum(axis=(1, 2))))]
@@ -111,20 +143,16 @@ def _common_extent(planes: list[npt.NDArray[np.int16]], spacing: tuple[float, fl
     return int(r0), int(r1), int(c0), int(c1)
 
 
-def _tile(volume: CTVolume, findings: Findings, display: Display, k: int, extent: tuple[int, int, int, int]) -> _Tile:
-    r0, r1, c0, c1 = extent
-    row_mm, column_mm = display.spacing
-    per_mm = TILE_WIDTH * FINE / ((c1 - c0) * column_mm)
-    size = (TILE_WIDTH * FINE, max(1, round((r1 - r0) * row_mm * per_mm)))
-    plane = display.turn(volume.hu[k])[r0:r1, c0:c1]
-    canvas = Image.fromarray(windowed(plane, size, SOFT_TISSUE_WINDOW)).convert("RGB")
-    tile = _Tile(k=k, canvas=canvas, display=display, extent=extent, scale=(row_mm * per_mm, column_mm * per_mm))
+def _tile(volume: CTVolume, findings: Findings, crop: _Crop, k: int) -> _Tile:
+    r0, r1, c0, c1 = crop.extent
+    plane = crop.display.turn(volume.hu[k])[r0:r1, c0:c1]
+    canvas = Image.fromarray(windowed(plane, crop.size, SOFT_TISSUE_WINDOW)).convert("RGB")
+    tile = _Tile(k=k, canvas=canvas, crop=crop)
     draw = ImageDraw.Draw(canvas)
     if findings.region is not None:
         _outline(draw, tile, findings.region.parenchyma.on_slice(k), LIVER, 1.5)
-    for lesion in findings.lesions:
-        _lesion(draw, tile, lesion)
-    _marks(draw, tile, volume, per_mm)
+    _lesions(draw, tile, findings.lesions)
+    _marks(draw, tile, volume)
     return tile
 
 
@@ -139,29 +167,36 @@ def _outline(
         return
     # Padded, so that a mask at the image's border has a closed outline; + 0.5 - 1: from padded centres to edges.
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        draw.line(tile.points(contour - 0.5), fill=colour, width=round(width * FINE), joint="curve")
+        draw.line(tile.crop.points(contour - 0.5), fill=colour, width=round(width * FINE), joint="curve")
 
 
-def _lesion(draw: ImageDraw.ImageDraw, tile: _Tile, lesion: Lesion) -> None:
-    box = _box_on(lesion, tile.k)
-    if box is None:
-        return
-    colour = lesion_colour(lesion.number)
-    _outline(draw, tile, lesion.mask.on_slice(tile.k), colour, 1.0)
-    (x0, y0), (x1, y1) = tile.points([(box.r0, box.c0), (box.r1, box.c1)])
-    x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+def _lesions(draw: ImageDraw.ImageDraw, tile: _Tile, lesions: tuple[Lesion, ...]) -> None:
+    """Outlines first, then boxes, then labels: nothing that says a number is covered."""
+    shown = [(lesion, box) for lesion in lesions if (box := _box_on(lesion, tile.k)) is not None]
+    for lesion, _ in shown:
+        _outline(draw, tile, lesion.mask.on_slice(tile.k), lesion_colour(lesion.number), 1.0)
+    frames = [_frame(tile, box) for _, box in shown]
+    texts = [f"{lesion.number}   {lesion.measurements.longest.length_mm:.0f} mm" for lesion, _ in shown]
+    font, rim = _font(15), 4 * FINE
+    extents = [draw.textbbox((0, 0), text, font=font) for text in texts]
+    sizes = [(right - left + 2 * rim, bottom - top + 2 * rim) for left, top, right, bottom in extents]
+    labels = place_labels(frames, sizes, (tile.canvas.width, tile.canvas.height))
+    for (lesion, _), frame, label in zip(shown, frames, labels, strict=True):
+        colour = lesion_colour(lesion.number)
+        draw.rectangle((frame.x0, frame.y0, frame.x1, frame.y1), outline=colour, width=round(1.5 * FINE))
+        near = (np.clip(label.x0 + rim, frame.x0, frame.x1), np.clip((label.y0 + label.y1) / 2, frame.y0, frame.y1))
+        draw.line([near, (label.x0 + rim, (label.y0 + label.y1) / 2)], fill=colour, width=FINE)
+    for (lesion, _), label, text, (left, top, _, _) in zip(shown, labels, texts, extents, strict=True):
+        draw.rectangle((label.x0, label.y0, label.x1, label.y1), fill=BACKGROUND)
+        at = (label.x0 + rim - left, label.y0 + rim - top)
+        draw.text(at, text, font=font, fill=lesion_colour(lesion.number))
+
+
+def _frame(tile: _Tile, box: Box2D) -> Rect:
+    """A box on the canvas, a little wider than the lesion, which it must not hide."""
+    (xa, ya), (xb, yb) = tile.crop.points([(box.r0, box.c0), (box.r1, box.c1)])
     away = 3 * FINE
-    frame = (x0 - away, y0 - away, x1 + away, y1 + away)
-    draw.rectangle(frame, outline=colour, width=round(1.5 * FINE))
-    text = f"{lesion.number}   {lesion.measurements.longest.length_mm:.0f} mm"
-    font = _font(15)
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    x, y = frame[0], frame[1] - (bottom - top) - 10 * FINE
-    if y < 0:
-        y = frame[3] + 2 * FINE
-    x = min(max(x, 0.0), tile.canvas.width - (right - left) - 8 * FINE)
-    draw.rectangle((x, y, x + right - left + 8 * FINE, y + bottom - top + 8 * FINE), fill=BACKGROUND)
-    draw.text((x + 4 * FINE - left, y + 4 * FINE - top), text, font=font, fill=colour)
+    return Rect(min(xa, xb) - away, min(ya, yb) - away, max(xa, xb) + away, max(ya, yb) + away)
 
 
 def _box_on(lesion: Lesion, k: int) -> Box2D | None:
@@ -170,10 +205,11 @@ def _box_on(lesion: Lesion, k: int) -> Box2D | None:
     return next((box.box for box in lesion.boxes if box.slice_index == k), None)
 
 
-def _marks(draw: ImageDraw.ImageDraw, tile: _Tile, volume: CTVolume, per_mm: float) -> None:
+def _marks(draw: ImageDraw.ImageDraw, tile: _Tile, volume: CTVolume) -> None:
+    per_mm = tile.crop.per_mm
     width, height = tile.canvas.size
     edge = 8 * FINE
-    left, right, top, bottom = tile.display.letters
+    left, right, top, bottom = tile.crop.display.letters
     big, small = _font(18), _font(13)
     _text(draw, (edge, height / 2), left, big, anchor="lm")
     _text(draw, (width - edge, height / 2), right, big, anchor="rm")
@@ -196,15 +232,15 @@ def _marks(draw: ImageDraw.ImageDraw, tile: _Tile, volume: CTVolume, per_mm: flo
 def _sheet(tiles: list[_Tile], findings: Findings, volume: CTVolume) -> Image.Image:
     across = 1 if len(tiles) == 1 else 2 if len(tiles) in (2, 4) else 3
     down = -(-len(tiles) // across)
-    tile_height = round(tiles[0].canvas.height / FINE)
+    tile_width, tile_height = (round(side / FINE) for side in tiles[0].canvas.size)
     listed = findings.lesions[:MAX_ROWS]
     table = (len(listed) + 2 if len(findings.lesions) > MAX_ROWS else len(listed) + 1) * ROW + GAP if listed else 0
-    width = max(across * TILE_WIDTH + (across + 1) * GAP, 2 * GAP + 760)
+    width = max(across * tile_width + (across + 1) * GAP, 2 * GAP + 760)
     height = HEADER + down * (tile_height + GAP) + table + FOOTER
     sheet = Image.new("RGB", (width * FINE, height * FINE), BACKGROUND)
-    indent = (width - across * TILE_WIDTH - (across - 1) * GAP) // 2
+    indent = (width - across * tile_width - (across - 1) * GAP) // 2
     for index, tile in enumerate(tiles):
-        x = indent + (index % across) * (TILE_WIDTH + GAP)
+        x = indent + (index % across) * (tile_width + GAP)
         y = HEADER + (index // across) * (tile_height + GAP)
         sheet.paste(tile.canvas, (x * FINE, y * FINE))
     draw = ImageDraw.Draw(sheet)

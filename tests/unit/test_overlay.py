@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from m3node.evaluation.ct_writer import axial_geometry
@@ -16,6 +18,7 @@ from m3node.imaging.mask import VoxelMask
 from m3node.imaging.volume import CTVolume
 from m3node.results.display import Display, body_extent
 from m3node.results.findings import Findings, Outcome
+from m3node.results.labels import Rect, place_labels
 from m3node.results.overlay import AMBER, LIVER, draw_overlay, shown_slices
 from m3node.results.segmentation import lesion_colour
 from made_findings import ellipsoid, made_findings, without_liver
@@ -119,8 +122,8 @@ def test_liver_lesions_and_notice_are_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 4, 9, 14])
 def test_at_most_six_slices_are_shown_and_every_count_fits(tmp_path: Path, count: int) -> None:
-    geometry = axial_geometry((30, 60, 80), SPACING, origin=(-60, -45, 0))
-    masks = [ellipsoid(geometry.shape, (2 * i + 1, 20 + i, 20 + 2 * i), (1, 4, 4)) for i in range(count)]
+    geometry = axial_geometry((60, 60, 80), SPACING, origin=(-60, -45, 0))
+    masks = [ellipsoid(geometry.shape, (4 * i + 1, 20 + i, 20 + 2 * i), (1, 4, 4)) for i in range(count)]
     findings = made_findings(geometry, lesions=masks)
     volume = volume_of(geometry)
     assert len(shown_slices(volume, findings)) == min(count, 6)
@@ -154,6 +157,38 @@ def test_a_picture_that_is_there_stays(tmp_path: Path) -> None:
     before = (tmp_path / "overlay.png").read_bytes()
     assert not draw_overlay(volume, made_findings(SUPINE, lesions=()), tmp_path / "overlay.png")
     assert (tmp_path / "overlay.png").read_bytes() == before
+
+
+def test_a_key_slice_beside_another_that_shows_its_lesion_is_left_out() -> None:
+    geometry = axial_geometry((30, 60, 80), SPACING, origin=(-60, -45, 0))
+    beside = [ellipsoid(geometry.shape, (10, 20, 20), (3, 4, 4)), ellipsoid(geometry.shape, (11, 40, 40), (3, 4, 4))]
+    apart = [*beside, ellipsoid(geometry.shape, (20, 30, 60), (3, 4, 4))]
+    volume = volume_of(geometry)
+    assert len(shown_slices(volume, made_findings(geometry, lesions=beside))) == 1
+    assert len(shown_slices(volume, made_findings(geometry, lesions=apart))) == 2
+
+
+def test_table_and_arms_are_cut_off() -> None:
+    plane = np.full((100, 140), -1000, dtype=np.int16)
+    plane[20:70, 40:100] = 50
+    plane[30:50, 5:20] = 50
+    plane[85:87, 10:130] = 200
+    assert body_extent(plane, 3) == (17, 73, 37, 103)
+
+
+@given(st.lists(st.tuples(st.integers(60, 900), st.integers(60, 700), st.integers(5, 60)), min_size=1, max_size=6))
+def test_labels_stay_inside_and_cover_no_other(lesions: list[tuple[int, int, int]]) -> None:
+    boxes = [Rect(x, y, x + side, y + side) for x, y, side in lesions]
+    labels = place_labels(boxes, [(70.0, 22.0)] * len(boxes), (1000.0, 800.0))
+    for index, label in enumerate(labels):
+        assert (label.x0 >= 0, label.y0 >= 0, label.x1 <= 1000, label.y1 <= 800) == (True,) * 4
+        assert all(label.overlap(other) == 0 for other in labels[:index])
+
+
+def test_a_label_in_the_corner_is_pushed_inside() -> None:
+    (label,) = place_labels([Rect(0, 0, 5, 5)], [(70.0, 22.0)], (100.0, 60.0))
+    assert label.y0 >= 5
+    assert label.x0 == 0
 
 
 def test_an_empty_slice_is_shown_whole() -> None:
