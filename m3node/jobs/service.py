@@ -54,7 +54,7 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
 
 
 def roles(settings: Settings) -> tuple[Role, ...]:
-    """Return the node's processes in the order in which they stop: what brings work in first, what sends out last."""
+    """Return the node's processes; the one that stops first, because it takes work in, stands first."""
     watching = (Role("watch", _watch),) if settings.watch.folder is not None else ()
     return (
         Role("acceptor", _acceptor, essential=True),

@@ -76,12 +76,12 @@ class _Child:
 
 
 class Supervisor:
-    """Starts the roles, replaces the ones that die and stops them one after the other.
+    """Starts the roles, replaces the ones that die and stops them in order.
 
     Parameters
     ----------
     roles : sequence of Role
-        In the order in which they stop; they start together but for those that wait for another.
+        The first is stopped before the others; they start together but for those that wait for another.
     settings : Settings
         Given to every process.
     on_ready : callable
@@ -184,19 +184,27 @@ class Supervisor:
         _log.error("the %s %s; it is started again in %g s", child.role.name, how, child.pause)
 
     def _stop_all(self) -> None:
-        for child in self._children:
-            process = child.process
-            if process is None:
-                continue
-            process.terminate()
-            process.join(STOP_SECONDS)
-            if process.is_alive():
-                _log.warning("the %s did not stop within %g s and is killed", child.role.name, STOP_SECONDS)
-                process.kill()
-                process.join()
-            _log.info("stopped %s", child.role.name)
-            process.close()
-            child.process = None
+        """Stop the first role, then all others together: no more work comes in while they end."""
+        _end(self._children[:1])
+        _end(self._children[1:])
+
+
+def _end(children: Sequence[_Child]) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    for child in children:
+        if child.process is not None:
+            child.process.terminate()
+    for child in children:
+        if child.process is None:
+            continue
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.process.is_alive():
+            _log.warning("the %s did not stop within %g s and is killed", child.role.name, STOP_SECONDS)
+            child.process.kill()
+            child.process.join()
+        _log.info("stopped %s", child.role.name)
+        child.process.close()
+        child.process = None
 
 
 def stop_on_signals(stop: threading.Event, *signals: signal.Signals) -> None:

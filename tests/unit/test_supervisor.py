@@ -175,3 +175,19 @@ def test_one_data_folder_has_one_node(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path):
         pass
+
+
+def ignores(settings: Settings, stop: threading.Event, report: Report) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    report(os.getpid())
+    while True:
+        time.sleep(60)
+
+
+def test_a_process_that_does_not_stop_is_killed(start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
+    node = start(Role("one", stays), Role("two", ignores))
+    wait_for(lambda: len(node.reports) == 2)
+    (pid,) = node.reported("two")
+    node.end()
+    assert not Path(f"/proc/{pid}").exists()
