@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_the_uids_of_any_data_set_are_read_in_every_encoding_past_nested_sequenc
     ds.ReferencedImageSequence = nested(levels, undefined=undefined)
     ds["ReferencedImageSequence"].is_undefined_length = undefined
     assert identify(encode(ds, encoding), encoding) == identity
+
+
+@pytest.mark.parametrize("nested_in_an_item", [False, True])
+def test_a_sequence_sent_as_un_is_passed_over(nested_in_an_item: bool) -> None:
+    # PS3.5 6.2.2: UN of undefined length holds items in Implicit VR Little Endian, whatever is around it.
+    item_start, item_end = b"\xfe\xff\x00\xe0\xff\xff\xff\xff", b"\xfe\xff\x0d\xe0\0\0\0\0"
+    sequence_end = b"\xfe\xff\xdd\xe0\0\0\0\0"
+    implicit = b"\x08\x00\x55\x11\x06\0\0\0" + b"1.2.3\0"
+    unknown = b"\x09\x00\x02\x10UN\0\0\xff\xff\xff\xff" + item_start + implicit + item_end + sequence_end
+    if nested_in_an_item:
+        unknown = b"\x09\x00\x01\x10SQ\0\0\xff\xff\xff\xff" + item_start + unknown + item_end + sequence_end
+    ds = data_set()
+    identity, rest = Dataset(), Dataset()
+    for one in ds:
+        (identity if one.tag.group <= 0x0008 else rest).add(one)
+    assert identify(encode(identity, EXPLICIT_LITTLE) + unknown + encode(rest, EXPLICIT_LITTLE), EXPLICIT_LITTLE) == (
+        IDENTITY
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_large_private_element_in_front_is_passed_over(encoding: str) -> None:
+    ds = data_set()
+    ds.add_new(0x00090010, "LO", "TEST")
+    ds.add_new(0x00091001, "OB", os.urandom(700_000))
+    assert identify(encode(ds, encoding), encoding) == IDENTITY
 
 
 def test_every_real_ct_file_says_who_it_is(test_data: Path) -> None:
