@@ -23,6 +23,9 @@ from m3node.rejection import Reason
 PROCESSES_FROM = 40
 """Compressed frames from which starting other processes pays."""
 
+_BATCH = 8
+"""Frames that a thread reads at a time."""
+
 _STAGE = "reading the volume"
 
 
@@ -153,21 +156,25 @@ def _layout(header: InstanceHeader) -> PixelLayout:
 
 
 def _read_native(jobs: Sequence[Job], hu: HUArray, workers: int, advance: Callable[[int], None]) -> None:
-    def read(job: Job) -> None:
-        path, header, tasks = job
-        read_native(path, header, tasks, hu)
-        advance(len(tasks))
+    def read(batch: Sequence[Job]) -> None:
+        for path, header, tasks in batch:
+            read_native(path, header, tasks, hu)
+            advance(len(tasks))
 
-    # A multi-frame instance is read in parts, so that all threads have work.
+    # A multi-frame instance is read in parts, so that all threads have work; single slices go in batches, since a call
+    # to another thread costs as much as reading one.
     parts = [
-        (path, header, tasks[first : first + 16]) for path, header, tasks in jobs for first in range(0, len(tasks), 16)
+        (path, header, tasks[first : first + _BATCH])
+        for path, header, tasks in jobs
+        for first in range(0, len(tasks), _BATCH)
     ]
-    if workers == 1 or len(parts) < 2:
-        for part in parts:
-            read(part)
+    per_call = max(1, _BATCH // max((len(tasks) for _, _, tasks in parts), default=1))
+    batches = [parts[first : first + per_call] for first in range(0, len(parts), per_call)]
+    if workers == 1 or len(batches) < 2:
+        read(parts)
         return
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(read, parts):
+        for _ in pool.map(read, batches):
             pass
 
 

@@ -32,7 +32,8 @@ def write_hu(stored: Stored, slope: float, intercept: float, out: HUArray) -> No
     """
     if slope == 1.0 and intercept == int(intercept) and stored.dtype.itemsize == 2:
         shift = int(intercept)
-        if int(stored.min()) + shift >= _LOWEST and int(stored.max()) + shift <= _HIGHEST:
+        lowest = 0 if stored.dtype.kind == "u" and shift >= _LOWEST else int(stored.min())
+        if lowest + shift >= _LOWEST and int(stored.max()) + shift <= _HIGHEST:
             # The sum fits int16, so arithmetic modulo 65536 gives it for signed and unsigned values alike.
             np.add(stored.view(np.uint16), np.uint16(shift % 65536), out=out.view(np.uint16))
             return
@@ -63,8 +64,18 @@ def unpack_bits(plane: npt.NDArray[np.uint16], *, bits_stored: int, high_bit: in
     """
     cells = plane.view(np.int16) if signed else plane
     above, unused = 15 - high_bit, 16 - bits_stored
+    if above == unused and _are_clean(cells, bits_stored, signed=signed):
+        return cells
     if above:
         np.left_shift(cells, above, out=cells)
     if unused:
         np.right_shift(cells, unused, out=cells)
     return cells
+
+
+def _are_clean(cells: Stored, bits_stored: int, *, signed: bool) -> bool:
+    """Whether unused bits hold zeros, or copies of the sign, as nearly everybody writes them: looking is cheap."""
+    if not signed:
+        return bool(cells.max() < 1 << bits_stored)
+    half = 1 << (bits_stored - 1)
+    return bool(cells.max() < half and cells.min() >= -half)
