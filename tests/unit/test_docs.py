@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,29 @@ def test_the_conformance_document_names_every_status_that_the_receiver_answers()
     answered = {value for name, value in vars(receive_status).items() if name.isupper() and isinstance(value, int)}
     named = [row[0].strip("`") for row in cells(ROOT / "docs" / "conformance.md")]
     assert {int(cell, 16) for cell in named if re.fullmatch(r"0x[0-9A-F]{4}", cell)} == answered
+
+
+def test_every_function_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    flow = text[text.index("| from | by | to |") : text.index("## Where each thing lives")]
+    dotted = [name for name in re.findall(r"`([a-z0-9_]+(?:\.[A-Za-z0-9_]+)+)`", flow) if not name.startswith("m3node")]
+    assert len(dotted) > 10
+    assert [name for name in dotted if not resolves(f"m3node.{name}")] == []
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    named = re.findall(r"`((?:m3node|tests|configs|benchmarks)/[A-Za-z0-9_./]+)`", document.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_the_architecture_names_every_folder_of_the_data_layout() -> None:
