@@ -3,11 +3,14 @@
 highdicom builds the object around one empty slice; frames are added here, one for each slice of each segment that
 is not empty, straight from the masks' blocks. Its own way takes an array of slices × rows × columns × segments, 0.3 GB
 for an ordinary liver, and every slice's header.
+
+A voxel of a lesion is not liver tissue: segment 1 is the parenchyma without the lesions. Overlapping segments are
+legal, but OHIF's reader (Cornerstone adapters) then loses slices of a lesion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -74,13 +77,14 @@ def build_segmentation(job: Job) -> bytes:
     region = job.findings.region
     if region is None or not has_segmentation(job):
         raise ResultError("without a liver there is nothing to segment")
-    masks = {1: region.parenchyma} | {lesion_segment(lesion): lesion.mask for lesion in job.findings.lesions}
-    for mask in masks.values():
+    lesions = {lesion_segment(lesion): lesion.mask for lesion in job.findings.lesions}
+    for mask in (region.parenchyma, *lesions.values()):
         if mask.shape != job.source.shape:
             raise ResultError(
                 f"a mask has {mask.shape} voxels and series {job.source.series_instance_uid} has {job.source.shape}: "
                 "the findings are not of this series"
             )
+    masks = {1: without(region.parenchyma, lesions.values()), **lesions}
     descriptions = [_liver_description(job)]
     descriptions += [
         _lesion_description(job, lesion, uid)
@@ -90,6 +94,18 @@ def build_segmentation(job: Job) -> bytes:
     _add_references(sop, job)
     _add_frames(sop, job, masks)
     return dress(sop, job)
+
+
+def without(mask: VoxelMask, others: Iterable[VoxelMask]) -> VoxelMask:
+    """A mask less the voxels of others."""
+    block = mask.cropped()
+    extent = block.extent
+    if extent is None:
+        return block
+    data = block.data.copy()
+    for other in others:
+        data &= ~other.within(extent)
+    return VoxelMask(shape=block.shape, start=block.start, data=data).cropped()
 
 
 def _around_one_slice(job: Job, descriptions: list[SegmentDescription]) -> Segmentation:
@@ -236,8 +252,9 @@ def _liver_description(job: Job) -> SegmentDescription:
         anatomic_regions=[terms.LIVER],
         display_color=hd.color.CIELabColor.from_rgb(*LIVER_COLOUR),
     )
-    came = f"Taken from SEG {region.reference}." if region.reference else f"Liver tissue ({region.source.value})."
-    description.SegmentDescription = plain(came, 1024)
+    came = f"taken from SEG {region.reference}" if region.reference else region.source.value
+    words = f"Liver tissue ({came}); lesions are segments of their own. {NOT_FOR_CLINICAL_USE}"
+    description.SegmentDescription = plain(words, 1024)
     return description
 
 

@@ -68,6 +68,16 @@ def sorted_points(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return rounded[np.lexsort(rounded.T)]
 
 
+def segments_of(findings: Findings) -> list[VoxelMask]:
+    """What each segment should show: liver tissue, then each lesion."""
+    assert findings.region is not None
+    lesions = [lesion.mask for lesion in findings.lesions]
+    tissue = findings.region.parenchyma.full()
+    for mask in lesions:
+        tissue &= ~mask.full()
+    return [VoxelMask.from_full(tissue), *lesions]
+
+
 def build_seg(findings: Findings, manifest: Manifest, folder: Path) -> Path:
     (built,) = build_objects(findings, manifest, folder, Settings(), kinds=[ObjectKind.SEGMENTATION])
     return built.path
@@ -81,9 +91,7 @@ def test_every_segment_lies_where_its_mask_lies(tmp_path: Path, storage: str) ->
     findings = made_findings(geometry, manifest_key=manifest.key)
     path = build_seg(findings, manifest, tmp_path)
 
-    assert findings.region is not None
-    masks = [findings.region.parenchyma, *(lesion.mask for lesion in findings.lesions)]
-    for number, mask in enumerate(masks, start=1):
+    for number, mask in enumerate(segments_of(findings), start=1):
         expected = mask_in_patient_space(mask, geometry)
         found = segment_in_patient_space(path, number)
         assert found.shape == expected.shape
@@ -96,26 +104,35 @@ def test_every_frame_names_the_slice_that_it_covers(tmp_path: Path) -> None:
     seg = hd.seg.segread(build_seg(findings, manifest, tmp_path))
     uids = [manifest.instances[ref.instance].sop_instance_uid for ref in manifest.slices]
 
-    masks = [findings.region.parenchyma, *(lesion.mask for lesion in findings.lesions)]  # type: ignore[union-attr]
-    for number, mask in enumerate(masks, start=1):
+    for number, mask in enumerate(segments_of(findings), start=1):
         stored = seg.get_pixels_by_source_instance(
             uids, segment_numbers=[number], assert_missing_frames_are_empty=True
         )[..., 0]
         assert np.array_equal(stored.astype(bool), mask.full())
 
 
-def test_segments_that_overlap_keep_all_their_voxels_and_say_so(tmp_path: Path) -> None:
+def test_a_voxel_of_a_lesion_is_not_also_liver_since_viewers_lose_what_overlaps(tmp_path: Path) -> None:
     manifest = series(tmp_path, STORAGE["head first supine"][0])
     geometry = manifest_geometry(manifest)
-    inside = made_findings(geometry, manifest_key=manifest.key)
-    assert hd.seg.segread(build_seg(inside, manifest, tmp_path / "a")).SegmentsOverlap == "YES"
+    findings = made_findings(geometry, manifest_key=manifest.key)
+    path = build_seg(findings, manifest, tmp_path)
+    parenchyma = findings.region.parenchyma.full()  # type: ignore[union-attr]
+    covered = np.logical_or.reduce([lesion.mask.full() for lesion in findings.lesions])
+    assert (parenchyma & covered).any()
+    expected = mask_in_patient_space(VoxelMask.from_full(parenchyma & ~covered), geometry)
+    np.testing.assert_allclose(segment_in_patient_space(path, 1), expected, atol=2e-3)
+    assert hd.seg.segread(path).SegmentsOverlap == "NO"
 
-    carved = inside.region.parenchyma.full()  # type: ignore[union-attr]
-    for lesion in inside.lesions:
-        carved &= ~lesion.mask.full()
-    region = replace(inside.region, parenchyma=VoxelMask.from_full(carved))  # type: ignore[type-var]
-    apart = replace(inside, region=region)
-    assert hd.seg.segread(build_seg(apart, manifest, tmp_path / "b")).SegmentsOverlap == "NO"
+
+def test_lesions_that_overlap_keep_all_their_voxels_and_the_seg_says_so(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    geometry = manifest_geometry(manifest)
+    masks = [ellipsoid(geometry.shape, (6, 15, 20), (2, 5, 5)), ellipsoid(geometry.shape, (7, 17, 22), (2, 5, 5))]
+    path = build_seg(made_findings(geometry, manifest_key=manifest.key, lesions=masks), manifest, tmp_path)
+    assert hd.seg.segread(path).SegmentsOverlap == "YES"
+    for number, mask in enumerate(masks, start=2):
+        expected = mask_in_patient_space(mask, geometry)
+        np.testing.assert_allclose(segment_in_patient_space(path, number), expected, atol=2e-3)
 
 
 def test_each_segment_says_what_it_is_and_who_made_it(tmp_path: Path) -> None:
