@@ -10,7 +10,7 @@ DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 COV := --cov --cov-report=
-SOURCES := $(shell find m3node tests benchmarks -name '*.py' 2>/dev/null)
+SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
 .PHONY: help demo test check lint format coverage bench clean
 
