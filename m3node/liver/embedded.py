@@ -137,7 +137,7 @@ def _why_not_liver(trunk: Trunk, tissue: _Tissue, coarse: BoolArray) -> str:
     if not coarse.any():
         return "no even soft tissue is thick enough"
     hu = float(np.median(tissue.smooth[coarse]))
-    ball = float(depth_inside(coarse, trunk.grid.spacing).max())
+    ball = float(depth_inside(coarse, trunk.grid.spacing, MIN_BALL_IF_FLUID_MM + 1.0).max())
     right = float(np.broadcast_to(trunk.lateral, coarse.shape)[coarse].mean())
     # Bowel and bladder hold fluid darker than muscle; so is a very fatty liver, but that is thick and far right.
     fluid = hu < max(MAX_FLUID_HU, trunk.muscle_hu - BELOW_MUSCLE_HU)

@@ -9,13 +9,12 @@ and bowel, while the views that the envelope crops are axial slices.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage as ndi
 from scipy.spatial import ConvexHull
 
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import BoolArray, VoxelMask
-from m3node.liver.morphology import dilate, erode, fill_axial_holes
+from m3node.liver.morphology import any_in_block, dilate, erode, fill_axial_holes
 from m3node.settings import LiverSettings
 
 GRID_MM = 2.0
@@ -48,7 +47,7 @@ def make_envelope(parenchyma: VoxelMask, geometry: PatientGeometry, settings: Li
     reach = settings.envelope_closing_mm + settings.envelope_dilation_mm
     pads = [int(np.ceil(reach / step)) + 1 for step in spacing]
 
-    coarse = np.pad(_any_in_block(tissue.data, factors), [(pad, pad) for pad in pads])
+    coarse = np.pad(any_in_block(tissue.data, factors), [(pad, pad) for pad in pads])
     coarse = (
         erode(dilate(coarse, settings.envelope_closing_mm, spacing), settings.envelope_closing_mm, spacing) | coarse
     )
@@ -80,15 +79,6 @@ def convex(plane: BoolArray) -> BoolArray:
     hull = np.zeros_like(plane)
     hull[r0:r1, c0:c1] = inside
     return hull
-
-
-def _any_in_block(mask: BoolArray, factors: list[int]) -> BoolArray:
-    """Pool: a coarse voxel is true where any of its fine ones is."""
-    pooled: npt.NDArray[np.bool_] = mask
-    for axis, factor in enumerate(factors):
-        if factor > 1:
-            pooled = np.logical_or.reduceat(pooled, np.arange(0, pooled.shape[axis], factor), axis=axis)
-    return pooled
 
 
 def _clipped(coarse: BoolArray, factors: list[int], start: list[int], shape: tuple[int, int, int]) -> VoxelMask:

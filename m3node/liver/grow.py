@@ -136,7 +136,7 @@ def _parts(field: _Field, reference: FloatVolume) -> tuple[npt.NDArray[np.int32]
     near = np.abs(field.smooth - reference) < WINDOW_HU
     # Single voxels of noise must not pierce what is then eroded.
     window = (near | (ndi.uniform_filter(near.astype(np.float32), 3) > MAJORITY)) & field.cavity
-    labels, count = ndi.label(depth_inside(window, field.spacing) > field.opening)
+    labels, count = ndi.label(depth_inside(window, field.spacing, VESSEL_OPENING_MM + 0.1) > field.opening)
     sizes = np.bincount(labels[field.lateral > RIGHT_OF_SPINE_MM], minlength=count + 1)
     sizes[0] = 0
     return np.asarray(labels, dtype=np.int32), int(sizes.argmax())
@@ -155,7 +155,7 @@ def _satellites(field: _Field, labels: npt.NDArray[np.int32], main: int, referen
     """Find the left lobe where the falciform fissure parts it from the rest: near, in front, and of the same HU."""
     core = labels == main
     chosen = np.zeros_like(core)
-    off = ndi.distance_transform_edt(~core, sampling=field.spacing)
+    off = depth_inside(~core, field.spacing, SATELLITE_GAP_MM + 1.0)
     for label, place in enumerate(ndi.find_objects(labels), start=1):
         if label == main or place is None:
             continue

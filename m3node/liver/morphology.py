@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
@@ -10,17 +12,34 @@ from m3node.imaging.mask import BoolArray
 
 Spacing = tuple[float, ...]
 
+SLAB = 32
+"""Planes of the first axis that a distance transform holds at a time, at least."""
 
-def depth_inside(mask: BoolArray, spacing: Spacing) -> npt.NDArray[np.float32]:
-    """Distance in mm of every true voxel to the nearest false one; the grid's border does not count as outside."""
-    if mask.all():
-        return np.full(mask.shape, np.inf, dtype=np.float32)
-    return np.asarray(ndi.distance_transform_edt(mask, sampling=spacing), dtype=np.float32)
+
+def depth_inside(mask: BoolArray, spacing: Spacing, limit_mm: float) -> npt.NDArray[np.float32]:
+    """Distance in mm of every true voxel to the nearest false one, up to a limit; zero at false ones.
+
+    The grid's border does not count as outside. Up to the limit distances are exact; deeper voxels get a distance
+    that is at least the limit. Knowing the limit, the transform (20 bytes a voxel) is made slab by slab.
+    """
+    margin = int(np.ceil(limit_mm / spacing[0])) + 1
+    step = max(SLAB, 2 * margin)
+    depth = np.empty(mask.shape, dtype=np.float32)
+    for first in range(0, len(mask), step):
+        low, last = max(0, first - margin), min(len(mask), first + step)
+        slab = mask[low : last + margin]
+        if slab.all():
+            depth[first:last] = limit_mm
+        elif not slab.any():
+            depth[first:last] = 0.0
+        else:
+            depth[first:last] = ndi.distance_transform_edt(slab, sampling=spacing)[first - low : last - low]
+    return depth
 
 
 def erode(mask: BoolArray, radius_mm: float, spacing: Spacing) -> BoolArray:
     """Keep what lies deeper than ``radius_mm``; the grid's border does not erode."""
-    return np.asarray(depth_inside(mask, spacing) > radius_mm)
+    return np.asarray(depth_inside(mask, spacing, radius_mm * 1.001 + 0.001) > radius_mm)
 
 
 def dilate(mask: BoolArray, radius_mm: float, spacing: Spacing) -> BoolArray:
@@ -43,6 +62,15 @@ def largest_component(mask: BoolArray) -> BoolArray:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return np.asarray(labels == int(sizes.argmax()))
+
+
+def any_in_block(mask: BoolArray, factors: Sequence[int]) -> BoolArray:
+    """Pool: a coarse voxel is true where any of its fine ones is."""
+    pooled = mask
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            pooled = np.logical_or.reduceat(pooled, np.arange(0, pooled.shape[axis], factor), axis=axis)
+    return pooled
 
 
 def without_crumbs(mask: BoolArray, share: float) -> BoolArray:

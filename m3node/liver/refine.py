@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage as ndi
@@ -9,7 +11,7 @@ from scipy import ndimage as ndi
 from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume
 from m3node.liver.grow import WINDOW_HU, Grown
-from m3node.liver.morphology import depth_inside, without_crumbs
+from m3node.liver.morphology import any_in_block, depth_inside, without_crumbs
 from m3node.liver.trunk import Trunk
 from m3node.liver.work_grid import FloatVolume, WorkGrid, box_around
 
@@ -46,26 +48,32 @@ def refine(volume: CTVolume, trunk: Trunk, grown: Grown) -> VoxelMask:
     box = box_around(grown.liver, MARGIN_MM, grid.spacing)
     assert box is not None  # the caller has checked that there is a liver
     coarse, reference, cavity = grown.liver[box], grown.reference[box], trunk.cavity[box].astype(np.float32)
-    distance = depth_inside(coarse, grid.spacing) - depth_inside(~coarse, grid.spacing)
+    distance = depth_inside(coarse, grid.spacing, MARGIN_MM) - depth_inside(~coarse, grid.spacing, MARGIN_MM)
     first = [start + sl.start for start, sl in zip(grid.first, box, strict=True)]
     block = _fine(first, coarse.shape, grid.factors, view.shape)
-    weights = [
-        _interpolation(sl.stop - sl.start, factor, size)
+    z, y, x = (
+        _Line.of(sl.stop - sl.start, factor, size)
         for sl, factor, size in zip(block, grid.factors, coarse.shape, strict=True)
-    ]
+    )
+    lines = (z, y, x)
     fine_spacing = [step / factor for step, factor in zip(grid.spacing, grid.factors, strict=True)]
     sigma = [SMOOTHING_MM / fine_spacing[1], SMOOTHING_MM / fine_spacing[2]]
     mask = np.empty(tuple(sl.stop - sl.start for sl in block), dtype=np.bool_)
     for i in range(mask.shape[0]):
-        inside = _resample(distance, weights, i)
-        expected = _resample(reference, weights, i)
+        inside = _resample(distance, lines, i)
+        expected = _resample(reference, lines, i)
         hu = view[block[0].start + i, block[1], block[2]]
         smooth = ndi.gaussian_filter(np.clip(hu, -200, 300).astype(np.float32), sigma)
-        near = (inside > -BAND_MM) & (np.abs(smooth - expected) < WINDOW_HU) & (_resample(cavity, weights, i) > 0.5)
+        near = (inside > -BAND_MM) & (np.abs(smooth - expected) < WINDOW_HU) & (_resample(cavity, lines, i) > 0.5)
         # Towards fat the border runs where the partial volume is half liver.
         within = (inside > 0.0) & (smooth > (expected + FAT_HU) / 2.0) & (smooth < expected + WINDOW_HU)
         mask[i] = _fill((inside > BAND_MM) | near | within, smooth)
-    return _on_volume(volume, grid, block, without_crumbs(mask, CRUMB_SHARE))
+    # Labels of the full grid would take four times the mask; blocks of the working grid tell parts apart as well.
+    keep = without_crumbs(any_in_block(mask, grid.factors), CRUMB_SHARE)
+    rows, columns = (np.arange(mask.shape[axis]) // grid.factors[axis] for axis in (1, 2))
+    for i in range(mask.shape[0]):
+        mask[i] &= keep[i // grid.factors[0]][rows[:, None], columns]
+    return _on_volume(volume, grid, block, mask)
 
 
 def _fine(
@@ -76,23 +84,35 @@ def _fine(
     return slices[0], slices[1], slices[2]
 
 
-def _interpolation(count: int, factor: int, size: int) -> Floats:
-    """Linear interpolation from ``size`` coarse voxels to the ``count`` fine ones in them, as a matrix."""
-    at = np.clip((np.arange(count) - (factor - 1) / 2.0) / factor, 0, size - 1)
-    low = np.minimum(at.astype(np.intp), max(0, size - 2))
-    matrix = np.zeros((count, size), dtype=np.float32)
-    rows = np.arange(count)
-    matrix[rows, low] = 1.0 - (at - low)
-    if size > 1:
-        matrix[rows, low + 1] += (at - low).astype(np.float32)
-    return matrix
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    """Linear interpolation along one axis: each fine voxel lies between two coarse ones.
+
+    Attributes
+    ----------
+    low, high : ndarray of int
+        The coarse voxels before and behind.
+    share : ndarray of float32
+        Weight of the one behind.
+    """
+
+    low: npt.NDArray[np.intp]
+    high: npt.NDArray[np.intp]
+    share: Floats
+
+    @classmethod
+    def of(cls, count: int, factor: int, size: int) -> _Line:
+        at = np.clip((np.arange(count) - (factor - 1) / 2.0) / factor, 0, size - 1)
+        low = at.astype(np.intp)
+        return cls(low=low, high=np.minimum(low + 1, size - 1), share=(at - low).astype(np.float32))
 
 
-def _resample(values: FloatVolume, weights: list[Floats], i: int) -> Floats:
+def _resample(values: FloatVolume, lines: tuple[_Line, _Line, _Line], i: int) -> Floats:
     """One fine slice of a coarse field."""
-    used = np.flatnonzero(weights[0][i])
-    plane = np.tensordot(weights[0][i, used], values[used], axes=1)
-    return np.asarray(weights[1] @ plane @ weights[2].T, dtype=np.float32)
+    z, y, x = lines
+    plane = values[z.low[i]] * (1 - z.share[i]) + values[z.high[i]] * z.share[i]
+    rows = plane[y.low] * (1 - y.share)[:, None] + plane[y.high] * y.share[:, None]
+    return np.asarray(rows[:, x.low] * (1 - x.share) + rows[:, x.high] * x.share, dtype=np.float32)
 
 
 def _fill(mask: BoolArray, smooth: Floats) -> BoolArray:

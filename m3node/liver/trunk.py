@@ -11,6 +11,8 @@ from m3node.imaging.mask import BoolArray
 from m3node.liver.morphology import erode, fill_axial_holes, largest_component, open_
 from m3node.liver.work_grid import FloatVolume, WorkGrid, box_around
 
+FloatPlane = npt.NDArray[np.float32]
+
 SKIN_HU = -300.0
 BONE_HU = 180.0
 RIB_HU = 180.0
@@ -107,25 +109,33 @@ def _cavity(grid: WorkGrid, body: BoolArray, lateral: FloatVolume, frontal: Floa
     Without contrast medium intercostal muscle is as bright as liver and touches it; no threshold parts the two.
     Between ribs the wall is taken to be as thick as at the ribs around.
     """
-    right, front = lateral, frontal - 50.0
     shape = body.shape
-    distance = np.broadcast_to(np.hypot(right, front), shape)
-    angle = (np.arctan2(front, right) + np.pi) / (2 * np.pi)
-    sector = np.broadcast_to((angle * SECTORS).astype(np.intp) % SECTORS, shape)
-    slices = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
+    right, front = np.broadcast_to(lateral, shape), np.broadcast_to(frontal - 50.0, shape)
+    inner = erode(body, 3.0, (1e6, grid.spacing[1], grid.spacing[2]))
     skin = np.zeros((shape[0], SECTORS), dtype=np.float32)
-    np.maximum.at(skin, (slices[body], sector[body]), distance[body])
-    bone = (grid.hu > RIB_HU) & erode(body, 3.0, (1e6, grid.spacing[1], grid.spacing[2]))
-    bone &= (distance > NEAREST_RIB_MM) & ~((np.abs(right) < 50.0) & (front < 0.0))
-    bone &= distance > WALL_SHARE * skin[slices, sector]
     nearest = np.full((shape[0], SECTORS), np.nan, dtype=np.float32)
-    np.fmin.at(nearest, (slices[bone], sector[bone]), distance[bone])
+    for k in range(shape[0]):
+        distance, sector = _polar(right[k], front[k])
+        np.maximum.at(skin[k], sector[body[k]], distance[body[k]])
+        bone = (grid.hu[k] > RIB_HU) & inner[k] & ~((np.abs(right[k]) < 50.0) & (front[k] < 0.0))
+        bone &= (distance > NEAREST_RIB_MM) & (distance > WALL_SHARE * skin[k, sector])
+        np.fmin.at(nearest[k], sector[bone], distance[bone])
     reach = max(1, int(RIB_REACH_MM / grid.spacing[0]))
     # Wall or ring as the neighbours have it, whichever leaves more: near the waist the skin says little, at the
     # shoulder blades the ring.
     wall, ring = _around(skin - nearest, reach, 0.5), _around(nearest, reach, 0.3)
     limit = np.where(np.isfinite(wall), np.maximum(skin - wall, ring), np.inf)
-    return np.asarray(body & (distance < limit[slices, sector]))
+    cavity = body.copy()
+    for k in range(shape[0]):
+        distance, sector = _polar(right[k], front[k])
+        cavity[k] &= distance < limit[k, sector]
+    return cavity
+
+
+def _polar(right: FloatPlane, front: FloatPlane) -> tuple[FloatPlane, npt.NDArray[np.intp]]:
+    """Distance from the axis, and which sector."""
+    angle = (np.arctan2(front, right) + np.pi) / (2 * np.pi)
+    return np.hypot(right, front), (angle * SECTORS).astype(np.intp) % SECTORS
 
 
 def _around(values: npt.NDArray[np.float32], reach: int, share: float) -> npt.NDArray[np.float32]:
