@@ -84,24 +84,34 @@ def read_objects(
     return run
 
 
-def answered(folder: Path, orientation: str, read_objects: Callable[..., dict[str, Any]]) -> Seen:
-    """Write a series, build the objects of made-up findings, and have the viewer read them."""
+def written(folder: Path, orientation: str) -> Path:
+    """Write a small series that lies as the orientation says."""
     # Square pixels: Cornerstone swaps the two spacings when it maps an SR's points (imageToWorldCoords).
-    written = axial_geometry(SHAPE, (2.5, 0.8, 0.8), origin=(-31.0, -47.0, 103.0), **ORIENTATIONS[orientation])
-    write_ct_series(folder / "ct", np.zeros(SHAPE, np.int16), written, seed=orientation)
-    headers = [read_header(path, folder) for path in sorted((folder / "ct").iterdir())]
-    (stack,) = group_stacks(headers)
-    manifest = make_manifest(stack, root=folder, created_at=0.0)
+    geometry = axial_geometry(SHAPE, (2.5, 0.8, 0.8), origin=(-31.0, -47.0, 103.0), **ORIENTATIONS[orientation])
+    write_ct_series(folder, np.zeros(SHAPE, np.int16), geometry, seed=orientation)
+    return folder
+
+
+def answered(series: Path, out: Path, read_objects: Callable[..., dict[str, Any]]) -> Seen:
+    """Build the objects of made-up findings in a series, and have the viewer read them."""
+    (stack,) = group_stacks([read_header(path, series) for path in sorted(series.iterdir())])
+    manifest = make_manifest(stack, root=series, created_at=0.0)
     geometry = geometry_of(manifest)
-    # One lesion inside the liver and one across its border, neither symmetric in any axis.
-    lesions = (corner_cut(ellipsoid(SHAPE, (6, 20, 20), (2.2, 5, 8))), ellipsoid(SHAPE, (9, 30, 40), (1.4, 6, 4)))
-    findings = made_findings(geometry, manifest_key=manifest.key, lesions=lesions)
-    objects = build_objects(findings, manifest, folder, load())
+    findings = made_findings(geometry, manifest_key=manifest.key, lesions=made_lesions(geometry.shape))
+    objects = build_objects(findings, manifest, out, load())
     path_of = {item.kind: item.path for item in objects}
     viewer = read_objects(
-        folder / "ct", path_of[ObjectKind.SEGMENTATION], path_of[ObjectKind.REPORT], path_of[ObjectKind.VOLUMES]
+        series, path_of[ObjectKind.SEGMENTATION], path_of[ObjectKind.REPORT], path_of[ObjectKind.VOLUMES]
     )
     return Seen(manifest, geometry, findings, viewer)
+
+
+def made_lesions(shape: tuple[int, int, int]) -> tuple[VoxelMask, VoxelMask]:
+    """One lesion inside the made-up liver and one across its border, neither symmetric in any axis."""
+    n, rows, columns = shape
+    inside = ellipsoid(shape, (n * 0.5, rows * 0.42, columns * 0.31), (2.2, rows * 0.1, columns * 0.12))
+    border = ellipsoid(shape, (n * 0.75, rows * 0.62, columns * 0.62), (1.4, rows * 0.12, columns * 0.06))
+    return corner_cut(inside), border
 
 
 def corner_cut(mask: VoxelMask) -> VoxelMask:
@@ -111,14 +121,17 @@ def corner_cut(mask: VoxelMask) -> VoxelMask:
     return VoxelMask(mask.shape, mask.start, data).cropped()
 
 
-@pytest.fixture(scope="module", params=list(ORIENTATIONS))
+@pytest.fixture(scope="module", params=[*ORIENTATIONS, "a real CT"])
 def seen(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     read_objects: Callable[..., dict[str, Any]],
 ) -> Seen:
-    folder = tmp_path_factory.mktemp("series")
-    return answered(folder, request.param, read_objects)
+    out = tmp_path_factory.mktemp("results")
+    if request.param in ORIENTATIONS:
+        return answered(written(out / "ct", request.param), out, read_objects)
+    test_data: Path = request.getfixturevalue("test_data")
+    return answered(test_data / "ct_liver_j2k", out, read_objects)
 
 
 def test_the_seg_loads_into_the_right_voxels(seen: Seen) -> None:
