@@ -20,7 +20,7 @@ from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
 from m3node.delivery.address import Peer
 from m3node.delivery.deliverer import Round, deliver_once, run_deliverer
 from m3node.delivery.entry import Entry, from_json
-from m3node.delivery.outbox import Box, box_of, cancel, enqueue, waiting
+from m3node.delivery.outbox import Box, box_of, cancel, enqueue, file_sent, waiting
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
@@ -413,6 +413,24 @@ def test_a_dead_and_a_hanging_destination_delay_no_other(layout: DataLayout) -> 
             assert sent(layout, "hanging") == set()
             assert len(left(layout, "dead")) == 4
             release.set()
+
+
+def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail = [True]
+
+    def file_or_fail(box: Box, entry: Entry) -> None:
+        if fail:
+            fail.clear()
+            raise OSError(28, "No space left on device")
+        file_sent(box, entry)
+
+    monkeypatch.setattr("m3node.delivery.deliverer.file_sent", file_or_fail)
+    with fake_pacs() as pacs, deliverer(layout, pacs.destination()):
+        queue(layout, pacs.destination())
+        until(lambda: box_of(layout, "pacs").sent.is_dir() and len(sent(layout)) == 4)
+    assert "delivery stumbled over OSError" in caplog.text
 
 
 def test_a_second_run_goes_while_the_deliverer_is_running(layout: DataLayout) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import AE, AllStoragePresentationContexts, _config, build_context, evt
 from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs
@@ -16,7 +16,7 @@ from m3node.cli.main import main
 from m3node.delivery.address import Peer
 from m3node.delivery.echo import echo
 from m3node.delivery.send import find_sendable, send
-from m3node.delivery.store_scu import Timeouts
+from m3node.delivery.store_scu import StoreAssociation, Timeouts
 from m3node.errors import DeliveryError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 
@@ -96,6 +96,24 @@ def test_a_peer_that_cannot_be_read_is_wrong_usage(
         main([*command, wrong])
     assert caught.value.code == 2
     assert "AE@HOST:PORT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--calling", "SEVENTEEN_LETTERS"), "is no AE title"),
+        (("--timeout", "soon"), "is no number of seconds"),
+        (("--timeout", "0"), "cannot be waited"),
+        (("--timeout", "nan"), "cannot be waited"),
+    ],
+)
+def test_a_wrong_option_is_wrong_usage(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["echo", "PACS@127.0.0.1:104", *arguments])
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err
 
 
 def test_send_gives_every_file_of_a_folder_over_one_association(
@@ -181,6 +199,41 @@ def test_send_goes_on_over_a_new_association_when_one_is_lost(series: Path) -> N
         assert pacs.associations == 2
     assert shipment.stored == 4
     assert [item.sop_instance_uid for item, _ in shipment.failed] == [fatal]
+
+
+def test_send_of_more_classes_than_one_association_has_contexts_takes_two(tmp_path: Path, series: Path) -> None:
+    ds = pydicom.dcmread(series / "0000.dcm")
+    classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts[:130]]
+    assert len(classes) == 130
+    many = tmp_path / "many"
+    many.mkdir()
+    for n, uid in enumerate(classes):
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.5.{n}"
+        ds.save_as(many / f"{n}.dcm")
+    accepted: list[int] = []
+    count = (evt.EVT_ACCEPTED, lambda event: accepted.append(len(event.assoc.requestor.requested_contexts)))
+    with fake_pacs(classes=classes[:100], handlers=[count]) as pacs:
+        shipment = send(find_sendable(many).items, Peer("PACS", "127.0.0.1", pacs.port), "M3NODE", QUICK)
+    assert accepted == [128, 2]
+    assert (shipment.stored, len(shipment.failed)) == (100, 30)
+
+
+def test_send_says_for_each_object_left_that_the_peer_has_gone(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    plain = StoreAssociation.__enter__
+
+    def open_once(self: StoreAssociation) -> StoreAssociation:
+        opened.append(1)
+        if len(opened) > 1:
+            raise DeliveryError("no connection", retryable=True)
+        return plain(self)
+
+    monkeypatch.setattr(StoreAssociation, "__enter__", open_once)
+    with fake_pacs(lambda event: event.assoc.abort() or 0, classes=CT) as pacs:
+        shipment = send(find_sendable(series).items, Peer("PACS", "127.0.0.1", pacs.port), "M3NODE", QUICK)
+    assert shipment.stored == 0
+    assert [sent.message for _, sent in shipment.failed[1:]] == ["no connection"] * 4
 
 
 def test_send_to_a_peer_that_takes_no_ct_says_so_for_each(series: Path, capsys: pytest.CaptureFixture[str]) -> None:
