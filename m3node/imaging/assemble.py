@@ -11,16 +11,18 @@ from threading import Lock
 import numpy as np
 
 from m3node.errors import InputRejected
-from m3node.imaging.decode import Job, SharedMemory, decode_in_processes, decode_into
+from m3node.imaging.decode import Job, decode_into
+from m3node.imaging.decode_pool import decode_in_processes
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.native import FrameTask, read_native
+from m3node.imaging.shared import SharedVolume
 from m3node.imaging.volume import CTVolume, HUArray, SliceSource
 from m3node.intake.header import FrameHeader, InstanceHeader, PixelLayout
 from m3node.intake.manifest import Manifest
 from m3node.intake.sop_classes import MULTI_FRAME_CT
 from m3node.rejection import Reason
 
-PROCESSES_FROM = 40
+PROCESSES_FROM = 64
 """Compressed frames from which starting other processes pays."""
 
 _BATCH = 8
@@ -69,12 +71,12 @@ def assemble(
     advance = _counter(len(manifest.slices), progress)
     coded_frames = sum(len(tasks) for _, _, tasks in coded)
     if workers > 1 and coded_frames >= PROCESSES_FROM:
-        memory = SharedMemory(geometry.shape)
-        hu = memory.array
+        shared = SharedVolume(geometry.shape)
+        hu = shared.hu
         try:
-            decode_in_processes(coded, hu, memory, workers, advance)
+            decode_in_processes(coded, shared, workers, advance)
         finally:
-            memory.close()
+            shared.close()
     else:
         hu = np.empty(geometry.shape, dtype=np.int16)
         decode_into(coded, hu, advance)

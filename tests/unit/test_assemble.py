@@ -23,10 +23,11 @@ from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging import assemble as assembling
 from m3node.imaging.assemble import assemble
-from m3node.imaging.decode import SharedMemory, decode_in_processes
+from m3node.imaging.decode_pool import decode_in_processes
 from m3node.imaging.digest import content_digest
 from m3node.imaging.native import FrameTask
 from m3node.imaging.rescale import unpack_bits, write_hu
+from m3node.imaging.shared import SharedVolume
 from m3node.intake.manifest import Manifest, make_manifest
 from m3node.intake.stacks import group_stacks
 from m3node.rejection import Reason
@@ -209,14 +210,15 @@ def test_a_damaged_stream_names_its_instance_in_processes_too(test_data: Path, t
     assert caught.value.reason is Reason.UNDECODABLE
 
 
-def test_workers_that_die_are_a_reason_and_not_a_crash(test_data: Path) -> None:
+def test_a_worker_that_dies_is_a_reason_and_not_a_crash(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = manifest_of(test_data / "ct_liver_j2k")
-    memory = SharedMemory((20, 512, 512))
-    memory.close()  # so that no worker can start
-    tasks = tuple(FrameTask(k, 0, 1.0, 0.0) for k in range(2))
-    jobs = [(Path(manifest.root) / header.path, header, tasks) for header in manifest.instances]
+    jobs = [(Path(manifest.root) / manifest.instances[0].path, manifest.instances[0], (FrameTask(0, 0, 1.0, 0.0),))]
+    volume = SharedVolume((1, 512, 512))
+    decode_in_processes(jobs, volume, 1, lambda _: None)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(InputRejected, match="codec crashed on series") as caught:
-        decode_in_processes(jobs, memory.array, memory, 2, lambda _: None)
+        decode_in_processes(jobs, volume, 1, lambda _: None)
+    volume.close()
     assert caught.value.reason is Reason.UNDECODABLE
 
 
