@@ -61,6 +61,12 @@ def test_echo_of_a_closed_port_is_exit_1_and_says_refused(capsys: pytest.Capture
     assert f"no connection to PACS@127.0.0.1:{port}: Connection refused" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("host", ["a" * 70, "b..c", "no-such-host.invalid", "[::zz]"])
+def test_echo_of_a_host_that_cannot_be_found_is_exit_1(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["echo", f"PACS@{host}:104"]) == 1
+    assert capsys.readouterr().err.startswith(f"m3node: no connection to PACS@{host}:104: ")
+
+
 def test_echo_uses_the_calling_title_and_shows_the_peers_refusal(capsys: pytest.CaptureFixture[str]) -> None:
     with fake_pacs(require_calling=["SCANNER"]) as pacs:
         peer = f"PACS@127.0.0.1:{pacs.port}"
