@@ -225,7 +225,9 @@ def associate(
     except OSError as error:  # the host's name does not resolve
         raise DeliveryError(f"no connection to {peer}: {error.strerror}", retryable=True) from error
     except UnicodeError as error:  # it cannot even be looked up
-        raise DeliveryError(f"no connection to {peer}: {peer.host!r} cannot be a host's name", retryable=True) from error
+        raise DeliveryError(
+            f"no connection to {peer}: {peer.host!r} cannot be a host's name", retryable=True
+        ) from error
     _keep_answers_for_who_waits(association)
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
