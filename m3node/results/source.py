@@ -8,6 +8,7 @@ source's own patient and study, element by element, in the source's own characte
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import CTImageStorage
 from pydicom.valuerep import DSfloat
 
 from m3node.errors import ResultError
 from m3node.intake.header import Orientation, Vector3
 from m3node.intake.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +207,25 @@ def _mean_spacing(slices: tuple[SourceSlice, ...]) -> float:
 
 
 def _read_header(path: Path, sop_instance_uid: str) -> Dataset:
-    try:
-        # pydicom's warnings quote the values that it dislikes, and here those are a patient's.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    # pydicom's warnings quote the values that it dislikes, and here those are a patient's.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-            header.decode()
-    except (OSError, InvalidDicomError, ValueError, LookupError) as error:
-        raise ResultError(
-            f"instance {sop_instance_uid} cannot be read any more ({type(error).__name__}); was it moved or purged?"
-        ) from error
+        except (OSError, InvalidDicomError, ValueError, LookupError) as error:
+            raise ResultError(
+                f"instance {sop_instance_uid} cannot be read any more ({type(error).__name__}); was it moved or purged?"
+            ) from error
+        _drop_unreadable(header, sop_instance_uid)
     return header
+
+
+def _drop_unreadable(header: Dataset, sop_instance_uid: str) -> None:
+    """Remove attributes whose value is not what their VR says: a weight of "abc" must not cost the report."""
+    for tag in list(header.keys()):
+        try:
+            header[tag]
+        except (BytesLengthException, ValueError, TypeError, ArithmeticError, LookupError, NotImplementedError):
+            logger.warning("instance %s: %s cannot be read and is left out of the results", sop_instance_uid, tag)
+            del header[tag]
+    header.decode()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 
 from m3node import identity
 from m3node.errors import ResultError
@@ -103,6 +104,37 @@ def test_odd_values_of_the_source_are_copied_and_never_printed(
         assert str(ds.PatientName) == "SECRETNAME"
         assert ds.PatientSex == "X"
         assert ds.AccessionNumber == ""
+
+
+def test_values_that_are_nonsense_cost_no_report(tmp_path: Path) -> None:
+    manifest = series(tmp_path)
+    path = Path(manifest.root) / manifest.instances[0].path
+    ds = pydicom.dcmread(path)
+    for keyword, value in {"PatientWeight": "abc", "PatientAge": "75 years old", "StudyTime": "half past nine"}.items():
+        ds[keyword] = pydicom.DataElement(keyword, "LO", value)
+    # Implicit VR names no representation: the reader takes the dictionary's, and the values are not of it.
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(path, implicit_vr=True, little_endian=True)
+    built = build_objects(findings_of(manifest), manifest, tmp_path, Settings())
+    assert [str(pydicom.dcmread(item.path).PatientName) for item in built] == ["Phantom^Abdomen"] * 4
+
+
+def test_an_attribute_that_cannot_be_decoded_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = series(tmp_path, ExaminedBodyThickness=1.5)
+    path = Path(manifest.root) / manifest.instances[0].path
+    head = b"\x10\x00\x31\x94"
+    assert head + b"FL" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(head + b"FL", head + b"FD"))
+    for item in build_objects(findings_of(manifest), manifest, tmp_path, Settings()):
+        assert "ExaminedBodyThickness" not in pydicom.dcmread(item.path)
+    assert "(0010,9431)" in caplog.text
+
+
+def test_a_character_set_that_nobody_knows_costs_no_report(tmp_path: Path) -> None:
+    manifest = series(tmp_path)
+    path = Path(manifest.root) / manifest.instances[0].path
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 192", b"ISO_IR 999"))
+    assert len(build_objects(findings_of(manifest), manifest, tmp_path, Settings())) == 4
 
 
 def del_missing(manifest: Manifest, keywords: tuple[str, ...]) -> None:
