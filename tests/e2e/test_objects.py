@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from content_tree import groups, only
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.intake.inputs import survey
 from m3node.intake.manifest import Manifest
@@ -137,6 +138,10 @@ def test_objects_on_a_multiframe_series_are_valid_and_name_frames(
         assert_missing_frames_are_empty=True,
     )
     assert np.array_equal(stored[..., 0].astype(bool), mask.full())
+    (group,) = groups(pydicom.dcmread(next(item.path for item in objects if item.kind is ObjectKind.REPORT)))
+    image = only(group, "111030").ContentSequence[0].ReferencedSOPSequence[0]
+    assert image.ReferencedSOPInstanceUID == manifest.instances[0].sop_instance_uid
+    assert image.ReferencedFrameNumber == manifest.slices[findings.lesions[0].key_slice].frame + 1
 
 
 def test_the_validators_would_see_an_error(made: Manifest, program: Program, tmp_path: Path) -> None:

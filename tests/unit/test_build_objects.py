@@ -89,16 +89,19 @@ def test_patient_and_study_are_the_sources_own(tmp_path: Path) -> None:
 def test_odd_values_of_the_source_are_copied_and_never_printed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    odd = {"PatientName": "SECRETNAME", "PatientSex": "X", "StudyTime": "", "PatientBirthDate": ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        manifest = series(tmp_path, **odd)
+        manifest = series(
+            tmp_path, PatientName="SECRETNAME", PatientSex="X", PatientBirthDate="31.12.1950", StudyTime=""
+        )
         del_missing(manifest, ("AccessionNumber", "StudyID", "ReferringPhysicianName"))
+        caplog.clear()
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.DEBUG):
         warnings.simplefilter("always")
         built = build_objects(findings_of(manifest), manifest, tmp_path, Settings())
     said = caplog.text + "".join(str(item.message) for item in caught) + "".join(capfd.readouterr())
     assert "SECRETNAME" not in said
+    assert "1950" not in said
     for item in built:
         ds = pydicom.dcmread(item.path)
         assert str(ds.PatientName) == "SECRETNAME"

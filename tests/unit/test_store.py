@@ -6,16 +6,21 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import array_shapes, arrays
+
 from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry
+from m3node.imaging.mask import VoxelMask
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Findings, Outcome, PredecessorReport
 from m3node.results.store import load_findings, save_findings
 from m3node.results.uids import run_digest
-
 from made_findings import made_findings, without_liver
 
 GEOMETRY = axial_geometry((12, 40, 50), (2.5, 0.8, 0.7), origin=(-20.0, -30.0, 100.0))
@@ -50,6 +55,20 @@ def test_findings_come_back_equal_in_every_number_and_voxel(tmp_path: Path) -> N
             now.votes,
             now.views,
         )
+
+
+@given(arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=9)))
+def test_any_mask_survives(full: npt.NDArray[np.bool_]) -> None:
+    geometry = axial_geometry((4, 8, 8), (1.0, 1.0, 1.0))
+    findings = made_findings(geometry, lesions=())
+    assert findings.region is not None
+    mask = VoxelMask.from_full(full)
+    with TemporaryDirectory() as name:
+        save_findings(replace(findings, region=replace(findings.region, envelope=mask)), Path(name))
+        read = load_findings(Path(name)).region
+    assert read is not None
+    assert read.envelope.shape == full.shape
+    assert np.array_equal(read.envelope.full(), full)
 
 
 def test_what_is_kept_first_stays(tmp_path: Path) -> None:
