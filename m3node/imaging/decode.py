@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -16,7 +15,7 @@ from m3node.imaging.native import FrameTask, pixel_dtype
 from m3node.imaging.rescale import Stored, unpack_bits, write_hu
 from m3node.imaging.volume import HUArray
 from m3node.intake.header import InstanceHeader, PixelLayout
-from m3node.intake.part10 import PARSER_ERRORS, open_part10
+from m3node.intake.part10 import PARSER_ERRORS, open_part10, read_deflated_pixels
 from m3node.rejection import Reason
 
 CODEC_ERRORS = (*PARSER_ERRORS, RuntimeError, OSError)
@@ -105,9 +104,8 @@ def _encapsulated(path: Path, header: InstanceHeader, layout: PixelLayout, frame
 
 
 def _deflated(path: Path, layout: PixelLayout, frames: Sequence[int]) -> list[Stored]:
-    pixels = pydicom.dcmread(path, force=True).get_item(0x7FE00010)
-    value = pixels.value
     size = layout.rows * layout.columns * layout.bits_allocated // 8
+    value = read_deflated_pixels(path, name="its file", length=size * (max(frames) + 1))
     planes: list[Stored] = []
     for frame in frames:
         cells = np.frombuffer(value, pixel_dtype(layout), layout.rows * layout.columns, frame * size)

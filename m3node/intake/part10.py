@@ -10,7 +10,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,8 +30,8 @@ from m3node.errors import InputRejected
 from m3node.intake.elements import text
 from m3node.rejection import Reason
 
-MAX_INFLATED_BYTES = 2 * 1024**3
-"""A deflated data set that grows past this is refused: nothing that the node accepts is so large."""
+MAX_INFLATED_BYTES = 64 * 1024**2
+"""What stands before the pixels of a deflated data set may inflate to this; a few bytes can hold gigabytes of zeros."""
 
 PARSER_ERRORS = (
     AttributeError,
@@ -52,6 +53,7 @@ PARSER_ERRORS = (
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
 _UNDEFINED = 0xFFFFFFFF
+_CHUNK = 64 * 1024
 _TRANSFER_SYNTAX = 0x00020010
 
 
@@ -109,9 +111,34 @@ def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, d
     InputRejected
         ``NOT_DICOM``, or ``UNREADABLE`` when it cannot be opened, is cut short or is broken.
     """
+    with _readable(path, name) as stream:
+        return _open(stream, name, tags, digest)[0]
+
+
+def read_deflated_pixels(path: Path, *, name: str, length: int) -> bytes:
+    """Read ``length`` bytes of the native Pixel Data of a deflated data set, and inflate no more.
+
+    Raises
+    ------
+    InputRejected
+        ``UNREADABLE``: as for `open_part10`, or there are fewer bytes.
+    """
+    with _readable(path, name) as stream:
+        opened, source = _open(stream, name, (0x00280010,), False)
+        if isinstance(source, _Inflating):
+            source.limit = opened.value_offset + length + _CHUNK
+        source.seek(opened.value_offset)
+        value = source.read(length)
+        if not opened.has_pixels or len(value) < length:
+            raise InputRejected(Reason.UNREADABLE, f"{name} is cut short: {length - len(value)} bytes are missing")
+        return value
+
+
+@contextmanager
+def _readable(path: Path, name: str) -> Iterator[io.BufferedReader]:
     try:
         with open(path, "rb") as stream:
-            return _open(stream, name, tags, digest)
+            yield stream
     except InputRejected:
         raise
     except OSError as error:
@@ -123,8 +150,10 @@ def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, d
         ) from error
 
 
-def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, digest: bool) -> OpenedFile:
-    size = os.fstat(stream.fileno()).st_size
+def _open(
+    stream: io.BufferedReader, name: str, tags: Collection[int] | None, digest: bool
+) -> tuple[OpenedFile, BinaryIO]:
+    size: int | None = os.fstat(stream.fileno()).st_size
     start = _after_preamble(stream, name)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
     if not len(meta):
@@ -138,9 +167,8 @@ def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, di
     source: BinaryIO = stream
     deflated = syntax == DeflatedExplicitVRLittleEndian
     if deflated:
-        source = _inflate(stream, name)
-        size = source.seek(0, io.SEEK_END)
-        source.seek(0)
+        source = _Inflating(stream, name)
+        size = None
     scan = _Scan(source, size, name)
     little = syntax != ExplicitVRBigEndian
     data_set = read_dataset(
@@ -151,7 +179,7 @@ def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, di
         specific_tags=[BaseTag(tag) for tag in tags] if tags else None,
     )
     native = scan.found and scan.length != _UNDEFINED and not deflated
-    return OpenedFile(
+    opened = OpenedFile(
         meta=meta,
         data_set=data_set,
         transfer_syntax_uid=syntax,
@@ -162,18 +190,19 @@ def _open(stream: io.BufferedReader, name: str, tags: Collection[int] | None, di
         value_offset=scan.offset,
         little_endian=little,
     )
+    return opened, source
 
 
 class _Scan:
     """Stops at the pixel data and remembers where; refuses an element that claims more bytes than there are."""
 
-    def __init__(self, stream: BinaryIO, size: int, name: str) -> None:
+    def __init__(self, stream: BinaryIO, size: int | None, name: str) -> None:
         self.stream, self.size, self.name = stream, size, name
         self.found, self.offset, self.length = False, -1, -1
 
     def __call__(self, tag: BaseTag, _vr: str | None, length: int) -> bool:
         here = self.stream.tell()
-        if length != _UNDEFINED and here + length > self.size:
+        if self.size is not None and length != _UNDEFINED and here + length > self.size:
             raise InputRejected(
                 Reason.UNREADABLE,
                 f"{self.name} is cut short: element ({tag >> 16:04X},{tag & 0xFFFF:04X}) announces {length} bytes and "
@@ -209,11 +238,33 @@ def _guess_syntax(stream: BinaryIO, name: str) -> str:
     return str(ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian)
 
 
-def _inflate(stream: BinaryIO, name: str) -> BinaryIO:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    out = io.BytesIO(inflater.decompress(stream.read(), MAX_INFLATED_BYTES))
-    if inflater.unconsumed_tail:
-        raise InputRejected(
-            Reason.UNREADABLE, f"{name} inflates to more than {MAX_INFLATED_BYTES} bytes and is not read"
-        )
-    return out
+class _Inflating(io.BytesIO):
+    """A deflated stream that can be read and sought like a file, and is inflated as far as somebody reads."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        super().__init__()
+        self.deflated, self.name, self.limit = stream, name, MAX_INFLATED_BYTES
+        self.inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Inflate until there are ``size`` bytes, or all of them."""
+        here = self.tell()
+        end = self.seek(0, io.SEEK_END)
+        while (size is None or size < 0 or end < here + size) and (more := self._more()):
+            end += self.write(more)
+            if end > self.limit:
+                raise InputRejected(
+                    Reason.UNREADABLE, f"{self.name} inflates to more than {self.limit} bytes and is not read"
+                )
+        self.seek(here)
+        return super().read(size)
+
+    def _more(self) -> bytes:
+        while not self.inflater.eof:
+            packed = self.inflater.unconsumed_tail or self.deflated.read(_CHUNK)
+            inflated = self.inflater.decompress(packed, _CHUNK)
+            if inflated:
+                return inflated
+            if not packed:
+                break
+        return b""

@@ -319,7 +319,13 @@ def test_deflated_pixels_are_inflated(series: Path) -> None:
         ds = pydicom.dcmread(path)
         ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         ds.save_as(path)
-    np.testing.assert_array_equal(assemble(manifest_of(series)).hu, plain)
+    manifest = manifest_of(series)
+    np.testing.assert_array_equal(assemble(manifest).hu, plain)
+    first = series / manifest.instances[0].path
+    first.write_bytes(first.read_bytes()[:-300])
+    with pytest.raises(InputRejected, match=r"bytes are missing|damaged") as caught:
+        assemble(manifest)
+    assert caught.value.reason is Reason.UNDECODABLE
 
 
 def test_a_stack_that_was_not_judged_is_refused_with_its_reason(series: Path) -> None:
