@@ -21,7 +21,7 @@ from m3node.results.presentation import build_presentation
 from m3node.results.report import build_lesion_report
 from m3node.results.segmentation import build_segmentation, has_segmentation
 from m3node.results.source import read_source
-from m3node.results.uids import run_digest
+from m3node.results.uids import instance_uid, run_digest
 from m3node.results.volumes import build_volume_report
 from m3node.settings import Settings
 
@@ -71,7 +71,8 @@ def build_objects(
     Raises
     ------
     ResultError
-        Findings and manifest do not belong together, the source cannot be referenced, or the disk refuses.
+        Findings and manifest do not belong together, an object in the folder is of other findings, the source cannot
+        be referenced, or the disk refuses.
     """
     if findings.outcome is Outcome.REJECTED:
         return ()
@@ -79,21 +80,28 @@ def build_objects(
         raise ResultError(
             f"findings of generation {findings.manifest_key[:12]} cannot be reported on generation {manifest.key[:12]}"
         )
+    digest = run_digest(findings)
     wanted = [kind for kind in _BUILDERS if kind in (DEFAULT_KINDS if kinds is None else kinds)]
     missing = [kind for kind in wanted if not (folder / kind.file_name).exists()]
+    built = {kind: _of_run(folder, kind, digest) for kind in wanted if kind not in missing}
     if missing:
-        job = Job(
-            findings=findings,
-            source=read_source(manifest),
-            settings=settings.results,
-            digest=run_digest(findings),
-        )
+        job = Job(findings=findings, source=read_source(manifest), settings=settings.results, digest=digest)
         for kind in missing:
             if kind is ObjectKind.SEGMENTATION and not has_segmentation(job):
                 continue
             place(folder / kind.file_name, _BUILDERS[kind](job))
+            built[kind] = _of_run(folder, kind, digest)
             logger.info("built %s of series %s", kind.value, manifest.stack.label)
-    return tuple(read_object(folder, kind) for kind in wanted if (folder / kind.file_name).exists())
+    return tuple(built[kind] for kind in wanted if kind in built)
+
+
+def _of_run(folder: Path, kind: ObjectKind, digest: str) -> ResultObject:
+    item = read_object(folder, kind)
+    if item.sop_instance_uid != instance_uid(digest, kind):
+        raise ResultError(
+            f"{item.path} was built from other findings, and what is built is never replaced: use another folder"
+        )
+    return item
 
 
 def read_object(folder: Path, kind: ObjectKind) -> ResultObject:

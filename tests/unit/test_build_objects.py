@@ -234,6 +234,17 @@ def test_a_rejected_stack_gets_no_object(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_objects_of_other_findings_are_neither_replaced_nor_mixed_with_ours(tmp_path: Path) -> None:
+    manifest = series(tmp_path)
+    (first,) = build_objects(findings_of(manifest), manifest, tmp_path, Settings(), kinds=[ObjectKind.SEGMENTATION])
+    before = first.path.read_bytes()
+    other = findings_of(manifest, settings_digest="e" * 64)
+    with pytest.raises(ResultError, match="other findings"):
+        build_objects(other, manifest, tmp_path, Settings())
+    assert first.path.read_bytes() == before
+    assert [path.name for path in tmp_path.glob("*.dcm")] == [ObjectKind.SEGMENTATION.file_name]
+
+
 def test_findings_of_another_generation_are_refused(tmp_path: Path) -> None:
     manifest = series(tmp_path)
     with pytest.raises(ResultError, match="cannot be reported"):
