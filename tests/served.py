@@ -76,22 +76,19 @@ class ServedNode:
         """Whether the node's first process is gone."""
         return self._process is None or self._process.poll() is not None
 
-    def stop(self) -> int:
-        """Stop in order; return the exit status."""
+    def stop(self, how: signal.Signals = signal.SIGTERM, *, group: bool = False) -> int:
+        """Stop in order, by a signal to the first process or, as a terminal does, to all; return the exit status."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        if group:
+            os.killpg(self._process.pid, how)
+        else:
+            self._process.send_signal(how)
         return self._process.wait()
 
     def kill(self) -> None:
         """Kill every process of the node at once."""
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def kill_first(self) -> None:
-        """Kill the first process alone, and whatever outlived it by mistake afterwards."""
-        assert self._process is not None
-        self._process.kill()
         self._process.wait()
 
     def clean_up(self) -> None:
@@ -122,8 +119,8 @@ class ServedNode:
     def settled(self, series: str, files: int) -> bool:
         """Whether so many files of a series are there and everything about them is answered."""
         folders = spooled_series(self.layout.spool).get(series, [])
-        index = Index(self.layout.index)
-        return len(series_files(folders)) == files == index.settled(series)
+        settled = Index(self.layout.index).settled(series)
+        return settled is not None and len(series_files(folders)) == files == settled.files
 
     @property
     def listens(self) -> bool:

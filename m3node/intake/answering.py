@@ -14,7 +14,15 @@ from m3node.intake import sop_classes
 from m3node.intake.eligibility import judge
 from m3node.intake.generations import Answer, Next, contents, next_generation, read_answers
 from m3node.intake.header import InstanceHeader
-from m3node.intake.index import Index, RejectedGeneration, SeriesRecord, apply, content_line, rejected_line
+from m3node.intake.index import (
+    Index,
+    RejectedGeneration,
+    SeriesRecord,
+    Settled,
+    apply,
+    content_line,
+    rejected_line,
+)
 from m3node.intake.manifest import StackKey, make_manifest, manifest_key, write_manifest
 from m3node.intake.revisions import choose
 from m3node.intake.seg_reference import read_seg_reference
@@ -57,8 +65,13 @@ class Answering:
         self._record = record
         self._content_digest = content_digest
 
-    def answer(self, series: str, record: SeriesRecord) -> None:
+    def answer(self, series: str, record: SeriesRecord) -> Settled:
         """Answer a complete series; what is answered already stays as it is.
+
+        Returns
+        -------
+        Settled
+            For the index, which the caller tells.
 
         Raises
         ------
@@ -71,11 +84,10 @@ class Answering:
         stacks = group_stacks(images)
         stacked = {header.sop_instance_uid for stack in stacks for header in stack.instances}
         self._refuse(series, self._unused(header for header in chosen.used if header.sop_instance_uid not in stacked))
-        if not stacks:
-            return
         segs = _newest(record.segs.values())
         answers = read_answers(self._layout.manifests, series, record.rejected)
         present = [stack.key for stack in stacks]
+        unfit = False
         for stack in stacks:
             wanted = _wanted(stack, segs)
             following = next_generation(
@@ -86,23 +98,30 @@ class Answering:
             )
             if following is None:
                 _log.info("stack %s: nothing new", stack.key.label)
+            elif (rejection := self._judge(stack)) is None:
+                self._make(stack, following, segs)
             else:
-                self._make(stack, following, segs, record)
+                unfit = True
+                if not following.judged:
+                    self._reject(stack, following, rejection, record)
+        return Settled(record.files, unfit)
 
     def fail(self, series: str, what: str) -> None:
         """Record that a series could not be judged, for no fault of its own."""
         message = f"series {series} could not be judged, for no fault of its own: {what}; it is kept"
         self._refuse(series, [Rejection(Reason.FAILED, message, series)])
 
-    def _make(self, stack: Stack, following: Next, segs: Sequence[InstanceHeader], record: SeriesRecord) -> None:
-        rejection = judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
-        if rejection is not None:
-            key = manifest_key(stack)
-            self._record(stack.key, following.generation, key, rejection)
-            fact = rejected_line(RejectedGeneration(stack.key.stack, following.generation, key))
-            self._index.append(stack.key.series_instance_uid, [fact])
-            apply(record, fact)
-            return
+    def _judge(self, stack: Stack) -> Rejection | None:
+        return judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
+
+    def _reject(self, stack: Stack, following: Next, rejection: Rejection, record: SeriesRecord) -> None:
+        key = manifest_key(stack)
+        self._record(stack.key, following.generation, key, rejection)
+        fact = rejected_line(RejectedGeneration(stack.key.stack, following.generation, key))
+        self._index.append(stack.key.series_instance_uid, [fact])
+        apply(record, fact)
+
+    def _make(self, stack: Stack, following: Next, segs: Sequence[InstanceHeader]) -> None:
         manifest = make_manifest(
             stack,
             root=self._layout.spool,

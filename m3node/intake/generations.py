@@ -41,10 +41,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What to make: the number of the generation and the key of the manifest that it supersedes, or empty."""
+    """What to make.
+
+    Attributes
+    ----------
+    generation : int
+        Its number.
+    supersedes : str
+        Key of the manifest before it, or empty.
+    judged : bool
+        Whether this very set was judged before and was not fit: it is made only if it is fit now.
+    """
 
     generation: int
     supersedes: str
+    judged: bool = False
 
 
 def read_answers(manifests: Path, series: str, rejected: Iterable[RejectedGeneration]) -> tuple[Answer, ...]:
@@ -98,15 +109,16 @@ def next_generation(
     Returns
     -------
     Next or None
-        None when this very set is answered already.
+        None when this very set has its manifest.
     """
     own = [answer for answer in answers if answer.stack == wanted.stack]
     if not own:
         return _after_split(wanted, [answer for answer in answers if answer.stack not in present])
     newest = own[-1]
-    if newest.key == wanted.key and (not segs_count or not newest.fit or newest.segs == wanted.segs):
+    following = Next(newest.generation + 1, _newest_manifest(own), judged=newest.key == wanted.key and not newest.fit)
+    if newest.key == wanted.key and newest.fit and (not segs_count or newest.segs == wanted.segs):
         return None
-    return Next(newest.generation + 1, _newest_manifest(own))
+    return following
 
 
 def _after_split(wanted: Answer, gone: list[Answer]) -> Next | None:

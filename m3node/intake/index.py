@@ -8,7 +8,7 @@ One fact a line, an object with one key::
     {"content": …}      what the pixels and geometry of a revision come to: path, digest
     {"seg": …}          a SEG with a liver that references this series: its header
     {"rejected": …}     a generation of a stack that was not fit: stack, generation, key
-    {"settled": n}      everything of n files is answered
+    {"settled": …}      everything is answered: how many files that was, and whether any of it was not fit
 
 The spool is the truth and the index a memory of it, so that nothing here is synchronised to disk: a line that a crash
 tore off or lost is read from the spool again.
@@ -51,6 +51,23 @@ class RejectedGeneration:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A series of which everything is answered.
+
+    Attributes
+    ----------
+    files : int
+        How many files that was.
+    unfit : bool
+        Whether a stack's newest answer is a rejection: sent again, it is judged again, because the settings may be
+        others now.
+    """
+
+    files: int
+    unfit: bool
+
+
 @dataclass(slots=True)
 class SeriesRecord:
     """Everything that the index knows of one series.
@@ -69,8 +86,8 @@ class SeriesRecord:
         By path.
     rejected : list of RejectedGeneration
         What was not fit.
-    settled : int
-        With how many files everything was answered; -1 when something is not.
+    settled : Settled or None
+        None when something is not answered.
     """
 
     headers: dict[str, InstanceHeader] = field(default_factory=dict)
@@ -79,7 +96,7 @@ class SeriesRecord:
     contents: dict[str, str] = field(default_factory=dict)
     segs: dict[str, InstanceHeader] = field(default_factory=dict)
     rejected: list[RejectedGeneration] = field(default_factory=list)
-    settled: int = -1
+    settled: Settled | None = None
 
     def knows(self, path: str) -> bool:
         """Whether a file of the spool was read before."""
@@ -121,9 +138,9 @@ def rejected_line(generation: RejectedGeneration) -> dict[str, Any]:
     return {"rejected": {"stack": generation.stack, "generation": generation.generation, "key": generation.key}}
 
 
-def settled_line(files: int) -> dict[str, Any]:
+def settled_line(settled: Settled) -> dict[str, Any]:
     """Return the fact that everything is answered."""
-    return {"settled": files}
+    return {"settled": {"files": settled.files, "unfit": settled.unfit}}
 
 
 class Index:
@@ -154,7 +171,7 @@ class Index:
             try:
                 apply(record, json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
-                record.settled = -1
+                record.settled = None
         return record
 
     def append(self, series: str, facts: Iterable[dict[str, Any]]) -> None:
@@ -167,22 +184,22 @@ class Index:
                 text = text if stream.read(1) == b"\n" else f"\n{text}"
             stream.write(text.encode())
 
-    def settled(self, series: str) -> int:
-        """Return with how many files a series was settled, -1 when it is not; reads only the file's end."""
+    def settled(self, series: str) -> Settled | None:
+        """Return how a series was settled, None when it is not; reads only the file's end."""
         try:
             with self._path(series).open("rb") as stream:
                 stream.seek(0, os.SEEK_END)
                 stream.seek(max(0, stream.tell() - TAIL_BYTES))
                 tail = stream.read()
         except FileNotFoundError:
-            return -1
+            return None
         lines = tail.splitlines()
         if not lines or not tail.endswith(b"\n") or not lines[-1].startswith(b'{"settled":'):
-            return -1
+            return None
         try:
-            return int(json.loads(lines[-1])["settled"])
+            return _settled(json.loads(lines[-1])["settled"])
         except (ValueError, KeyError, TypeError):
-            return -1
+            return None
 
     def _path(self, series: str) -> Path:
         return self._folder / f"{series}.jsonl"
@@ -198,7 +215,7 @@ def apply(record: SeriesRecord, fact: dict[str, Any]) -> None:
     """
     ((kind, value),) = fact.items()
     if kind != "settled":
-        record.settled = -1
+        record.settled = None
     match kind:
         case "header":
             header = header_from_dict(value)
@@ -215,9 +232,13 @@ def apply(record: SeriesRecord, fact: dict[str, Any]) -> None:
         case "rejected":
             record.rejected.append(RejectedGeneration(value["stack"], value["generation"], value["key"]))
         case "settled":
-            record.settled = int(value)
+            record.settled = _settled(value)
         case _:
             raise ValueError(f"unknown fact {kind!r}")
+
+
+def _settled(value: dict[str, Any]) -> Settled:
+    return Settled(files=int(value["files"]), unfit=bool(value["unfit"]))
 
 
 def spooled_series(spool: Path) -> dict[str, list[Path]]:

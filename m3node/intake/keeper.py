@@ -25,6 +25,7 @@ from m3node.intake.header import InstanceHeader
 from m3node.intake.index import (
     Index,
     SeriesRecord,
+    Settled,
     apply,
     header_line,
     own_line,
@@ -39,7 +40,7 @@ from m3node.intake.reading import read_header
 from m3node.intake.seg_reference import SegReference, read_seg_reference
 from m3node.layout import DataLayout
 from m3node.logs import describe
-from m3node.rejection import Rejection
+from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ class Keeper:
                 return
             self._folders[series] = set(folders)
             files = series_files(folders)
-            if self._index.settled(series) == len(files):
+            settled = self._index.settled(series)
+            if settled is not None and settled.files == len(files):
                 continue
             state = self._opened(series)
             unknown = [path for path in files if not state.record.knows(self._relative(path))]
@@ -133,13 +135,21 @@ class Keeper:
     def _arrived(self, series: str, paths: list[Path]) -> None:
         folders = self._folders.setdefault(series, set())
         folders.update(path.parent for path in paths)
-        if series not in self._open and self._index.settled(series) == len(series_files(folders)):
-            return  # duplicates of what is answered
+        if series not in self._open and self._is_answered(series, folders):
+            return
         state = self._opened(series)
         state.stillness.touch(self._clock())
         for path in paths:
             if not state.record.knows(self._relative(path)):
                 self._take_in(series, path)
+
+    def _is_answered(self, series: str, folders: set[Path]) -> bool:
+        """Whether only duplicates arrived, of what has its answer.
+
+        What was not fit is judged again when somebody sends it again: the settings may be others now.
+        """
+        settled = self._index.settled(series)
+        return settled is not None and not settled.unfit and settled.files == len(series_files(folders))
 
     def _opened(self, series: str) -> _OpenSeries:
         state = self._open.get(series)
@@ -152,15 +162,16 @@ class Keeper:
         """Read a file's header into the index."""
         relative = self._relative(path)
         try:
-            received_at = path.stat().st_mtime
-        except FileNotFoundError:
-            _log.warning("%s is gone from the spool before it was read", relative)
-            return
-        try:
-            header = read_header(path, self._layout.spool, received_at=received_at)
+            header = read_header(path, self._layout.spool, received_at=path.stat().st_mtime)
         except InputRejected as error:
-            _log.warning("%s cannot be used: %s", relative, error.message)
-            self._note(series, refused_line(relative, Rejection(error.reason, error.message, relative)))
+            self._refuse(series, Rejection(error.reason, error.message, relative))
+            return
+        except OSError as error:
+            _log.error("%s cannot be read (%s); it is read again at the next start", relative, error.strerror)
+            return
+        except Exception as error:  # noqa: BLE001 - one file must not keep all series from being answered
+            message = f"{relative} cannot be read ({describe(error)}); it is kept: please report this"
+            self._refuse(series, Rejection(Reason.UNREADABLE, message, relative))
             return
         if header.device_uid == DEVICE_UID or self._own.has(header.sop_instance_uid):
             _log.info("our own object %s came back: kept, not used", header.sop_instance_uid)
@@ -170,6 +181,10 @@ class Keeper:
             self._announce_seg(header, read_seg_reference(path))
         self._note(series, header_line(header))
 
+    def _refuse(self, series: str, rejection: Rejection) -> None:
+        _log.warning("%s cannot be used: %s", rejection.subject, rejection.message)
+        self._note(series, refused_line(rejection.subject, rejection))
+
     def _announce_seg(self, header: InstanceHeader, reference: SegReference) -> None:
         """Tell the series that a SEG refers to of it, before the SEG itself is in the index."""
         if not reference.liver:
@@ -178,7 +193,7 @@ class Keeper:
             settled = self._index.settled(series)
             _log.info("SEG %s with a liver belongs to series %s", header.sop_instance_uid, series)
             self._note(series, seg_line(header))
-            if series in self._open or settled < 0:
+            if series in self._open or settled is None:
                 continue
             if self._settings.completeness.late_seg_makes_generation:
                 self._opened(series)
@@ -198,8 +213,7 @@ class Keeper:
         if not state.stillness.complete(now, wait, has_seg=bool(record.segs) or not has_ct(record)):
             return
         try:
-            self._answering.answer(series, record)
-            self._index.append(series, [settled_line(record.files)])
+            settled = self._answering.answer(series, record)
         except (OSError, ResultError) as error:
             _log.error("series %s waits: %s; trying again in %g s", series, error, RETRY_SECONDS)
             state.stillness.touch(now + RETRY_SECONDS)
@@ -208,7 +222,8 @@ class Keeper:
             what = str(error) if isinstance(error, M3NodeError) else describe(error)
             _log.critical("series %s cannot be judged: %s", series, what)
             self._answering.fail(series, what)
-            self._index.append(series, [settled_line(record.files)])
+            settled = Settled(record.files, unfit=True)
+        self._index.append(series, [settled_line(settled)])
         del self._open[series]
 
     def _relative(self, path: Path) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from m3node.intake.index import (
     Index,
     RejectedGeneration,
+    Settled,
     content_line,
     header_line,
     own_line,
@@ -34,7 +35,7 @@ FACTS = [
     content_line(HEADER.path, "ef"),
     seg_line(SEG),
     rejected_line(RejectedGeneration("", 1, "key")),
-    settled_line(3),
+    settled_line(Settled(3, unfit=True)),
 ]
 
 
@@ -53,17 +54,18 @@ def test_what_was_noted_is_known_again(index: Index) -> None:
     assert record.contents == {HEADER.path: "ef"}
     assert record.segs == {SEG.path: SEG}
     assert record.rejected == [RejectedGeneration("", 1, "key")]
-    assert record.files == record.settled == index.settled("1.2") == 3
+    assert record.settled == index.settled("1.2") == Settled(record.files, unfit=True)
 
 
 def test_a_series_that_was_never_seen_is_empty(index: Index) -> None:
     assert index.load("1.2").files == 0
-    assert index.settled("1.2") == -1
+    assert index.settled("1.2") is None
 
 
 def test_any_fact_after_settling_unsettles(index: Index) -> None:
-    index.append("1.2", [settled_line(1), own_line("1.1/1.2/1.7.dcm")])
-    assert index.settled("1.2") == index.load("1.2").settled == -1
+    index.append("1.2", [settled_line(Settled(1, unfit=False)), own_line("1.1/1.2/1.7.dcm")])
+    assert index.settled("1.2") is None
+    assert index.load("1.2").settled is None
 
 
 @given(cut=st.integers(min_value=1, max_value=200))
@@ -92,7 +94,7 @@ def test_a_line_that_a_power_cut_zeroed_is_left_out(index: Index, tmp_path: Path
     index.append("1.2", [header_line(HEADER)])
     with (tmp_path / "1.2.jsonl").open("ab") as stream:
         stream.write(b"\0" * 64 + b"\n")
-    index.append("1.2", [own_line("1.1/1.2/1.6.dcm"), settled_line(3)])
+    index.append("1.2", [own_line("1.1/1.2/1.6.dcm"), settled_line(Settled(3, unfit=True))])
     record = index.load("1.2")
     assert record.knows(HEADER.path)
     assert record.knows("1.1/1.2/1.6.dcm")

@@ -19,12 +19,14 @@ from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_ser
 from m3node.identity import DEVICE_UID
 from m3node.imaging.digest import content_digest
 from m3node.intake.association import OpenLease
+from m3node.intake.header import InstanceHeader
 from m3node.intake.keeper import Keeper
 from m3node.intake.manifest import Manifest, StackKey, read_manifest
+from m3node.intake.reading import read_header
 from m3node.intake.stacks import Stack
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
-from m3node.settings import Caller, CompletenessSettings, ListenerSettings, Settings
+from m3node.settings import Caller, CompletenessSettings, EligibilitySettings, ListenerSettings, Settings
 
 QUIET = 10.0
 CALLERS = (
@@ -308,6 +310,51 @@ def test_a_generation_after_an_unfit_one_supersedes_the_last_that_was_answered(n
     first, third = node.manifests
     assert node.reasons == [(2, Reason.UNEVEN_SPACING)]
     assert (third.generation, third.supersedes) == (3, first.key)
+
+
+def test_what_was_not_fit_is_judged_again_when_it_is_sent_again(node: Node, series: Series) -> None:
+    files = series(slices=3)
+    node.store(*files)
+    node.wait(QUIET)
+    node.store(*files)
+    node.wait(QUIET)
+    assert node.reasons == [(1, Reason.TOO_FEW_SLICES)], "the settings are the same, and so is the answer"
+    node.settings = node.settings.model_copy(update={"eligibility": EligibilitySettings(min_slices=3)})
+    node.restart()
+    node.wait(QUIET)
+    assert node.manifests == [], "other settings alone do not send old series to the archive"
+    node.store(files[0])
+    node.wait(QUIET)
+    (manifest,) = node.manifests
+    assert (manifest.generation, manifest.supersedes, len(manifest.slices)) == (2, "", 3)
+    node.store(*files)
+    node.wait(QUIET)
+    assert len(node.manifests) == 1
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError("PATIENT^NAME")])
+def test_a_file_that_cannot_be_read_costs_only_its_own_series(
+    node: Node, series: Series, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bad, good = series(1), series(2)
+
+    def read(path: Path, root: Path, *, received_at: float) -> InstanceHeader:
+        if path.parent.name == seeded_uid(1, "series"):
+            raise error
+        return read_header(path, root, received_at=received_at)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("m3node.intake.keeper.read_header", read)
+        node.store(*bad, *good)
+        node.wait(QUIET)
+    assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
+    if isinstance(error, OSError):
+        node.restart()
+        node.wait(QUIET)
+        assert len(node.manifests) == 2
+    else:
+        assert node.reasons == [(0, Reason.UNREADABLE)]
+        assert "PATIENT" not in node.recorded[0][3].message
 
 
 def test_a_second_stack_that_arrives_late_leaves_the_first_answered(node: Node, series: Series) -> None:

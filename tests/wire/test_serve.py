@@ -184,3 +184,15 @@ def test_a_port_that_is_taken_ends_the_start_with_its_reason(node: ServedNode, t
     assert second.returncode == 1
     assert f"cannot listen on 127.0.0.1:{node.port}" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_ctrl_c_stops_every_process_in_order(tmp_path: Path) -> None:
+    node = ServedNode(tmp_path, SETTINGS)
+    try:
+        node.start()
+        assert node.stop(signal.SIGINT, group=True) == 0
+        assert "Traceback" not in node.log
+        assert "was killed" not in node.log
+        assert not node.listens
+    finally:
+        node.clean_up()
