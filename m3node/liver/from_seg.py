@@ -12,11 +12,9 @@ from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume
 from m3node.liver.envelope import make_envelope
 from m3node.liver.region import LiverRegion, LiverSource
-from m3node.liver.seg_reader import LiverFrames, has_liver, read_liver_frames, references_series
+from m3node.liver.seg_reader import LiverFrames, read_liver_frames
 from m3node.rejection import Reason
 from m3node.settings import LiverSettings
-
-__all__ = ["has_liver", "references_series", "region_from_seg"]
 
 MAX_ANGLE_DEGREES = 2.0
 POSITION_TOLERANCE_MM = 0.1

@@ -152,7 +152,10 @@ def _follow(field: _Field, core: BoolArray, mode: float) -> FloatVolume:
 
 
 def _satellites(field: _Field, labels: npt.NDArray[np.int32], main: int, reference: FloatVolume) -> BoolArray:
-    """Find the left lobe where the falciform fissure parts it from the rest: near, in front, and of the same HU."""
+    """Find parts that a fissure or large lesions cut off: near the rest, of the same HU, in front or far right.
+
+    In front lies the left lobe; far right, farther than kidney and psoas, the back of the right one.
+    """
     core = labels == main
     chosen = np.zeros_like(core)
     off = depth_inside(~core, field.spacing, SATELLITE_GAP_MM + 1.0)
@@ -162,8 +165,8 @@ def _satellites(field: _Field, labels: npt.NDArray[np.int32], main: int, referen
         part = labels[place] == label
         if part.sum() * np.prod(field.spacing) < SATELLITE_MM3 or off[place][part].min() > SATELLITE_GAP_MM:
             continue
-        in_front = float(field.frontal[place][part].mean()) > 40.0 and float(field.lateral[place][part].mean()) > -80.0
+        right, front = float(field.lateral[place][part].mean()), float(field.frontal[place][part].mean())
         difference = float(np.median(field.smooth[place][part])) - float(np.median(reference[place][part]))
-        if in_front and abs(difference) < SATELLITE_HU:
+        if ((front > 40.0 and right > -80.0) or right > 70.0) and abs(difference) < SATELLITE_HU:
             chosen[place] |= part
     return np.asarray(chosen)

@@ -17,10 +17,9 @@ from m3node.errors import InputRejected
 from m3node.imaging.geometry import FloatArray
 from m3node.imaging.mask import BoolArray
 from m3node.imaging.volume import CTVolume
+from m3node.intake.seg_reference import LIVER_CODES
 from m3node.rejection import Reason
 
-LIVER_CODES = frozenset({("SCT", "10200004"), ("SRT", "T-62000"), ("SNM3", "T-62000"), ("FMA", "7197")})
-"""Liver structure, by coding scheme designator and value; SRT in files made before 2019."""
 SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 """Segmentation Storage and Label Map Segmentation Storage."""
 
@@ -104,24 +103,6 @@ class LiverFrames:
             # In the stored type 2 × 255 would overflow.
             return np.asarray(pixels.astype(np.int64) * 2 >= self.maximum)
         return np.asarray(pixels != 0)
-
-
-def has_liver(path: Path) -> bool:
-    """Whether a file is a SEG with a segment whose property type is liver; False for what is no SEG."""
-    try:
-        seg = _read(path)
-    except InputRejected:
-        return False
-    return bool(_liver_segments(seg))
-
-
-def references_series(path: Path, series_uid: str) -> bool:
-    """Whether a SEG's Referenced Series Sequence names a series; False for what is no SEG."""
-    try:
-        seg = _read(path)
-    except InputRejected:
-        return False
-    return any(str(item.get("SeriesInstanceUID", "")) == series_uid for item in seg.get("ReferencedSeriesSequence", ()))
 
 
 def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
