@@ -13,9 +13,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.context import SpawnProcess
 
 from m3node.errors import M3NodeError
@@ -129,7 +130,8 @@ class Supervisor:
             args=(child.role, self._settings, sending, os.getpid()),
             name=f"m3node {child.role.name}",
         )
-        child.process.start()
+        with _no_interrupt_inherited():
+            child.process.start()
         sending.close()
         child.reports = reports
         child.started = time.monotonic()
@@ -189,6 +191,21 @@ class Supervisor:
         _end(self._children[1:])
 
 
+@contextmanager
+def _no_interrupt_inherited() -> Iterator[None]:
+    """Start processes with SIGINT blocked.
+
+    Ctrl-C reaches the whole group, and who stops when is the supervisor's to say. Blocked from before they exist, because a process that is still importing has no handler yet.
+    """
+    # Its start unblocks SIGINT behind it; so it is started first.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(children: Sequence[_Child]) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     for child in children:
@@ -237,8 +254,6 @@ def die_with_parent(parent: int) -> None:
 def _main(role: Role, settings: Settings, reports: connection.Connection, parent: int) -> None:
     """Run one role in its own process."""
     stop = threading.Event()
-    # Ctrl-C reaches the whole group; who stops when is the supervisor's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop_on_signals(stop, signal.SIGTERM)
     die_with_parent(parent)
     set_up(settings.log.level, role.name)
