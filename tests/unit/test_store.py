@@ -136,3 +136,17 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path, name: str, cont
 def test_a_folder_without_findings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"findings\.json"):
         load_findings(tmp_path)
+
+
+def test_a_disk_that_refuses_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file where a folder should be")
+    with pytest.raises(ResultError, match=r"cannot (write|remove)"):
+        save_findings(made_findings(GEOMETRY), tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_findings_whose_masks_are_gone_are_refused(tmp_path: Path) -> None:
+    save_findings(made_findings(GEOMETRY), tmp_path)
+    (tmp_path / "masks.npz").unlink()
+    with pytest.raises(ResultError, match=r"cannot read .*masks\.npz"):
+        load_findings(tmp_path)
