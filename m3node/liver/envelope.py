@@ -37,14 +37,14 @@ def make_envelope(parenchyma: VoxelMask, geometry: PatientGeometry, settings: Li
     -------
     VoxelMask
         Holds the parenchyma and everything within ``envelope_dilation_mm`` of it or of its hull on an axial slice;
-        at most 2 mm more. Clipped to the grid. Empty for an empty parenchyma.
+        at most two steps of ``GRID_MM`` more. Clipped to the grid. Empty for an empty parenchyma.
     """
     tissue = parenchyma.cropped()
     if tissue.count == 0:
         return VoxelMask.empty(parenchyma.shape)
     factors = [max(1, int(GRID_MM / step)) for step in geometry.spacing]
     spacing = tuple(step * factor for step, factor in zip(geometry.spacing, factors, strict=True))
-    reach = settings.envelope_closing_mm + settings.envelope_dilation_mm
+    reach = settings.envelope_closing_mm + settings.envelope_dilation_mm + 2 * GRID_MM
     pads = [int(np.ceil(reach / step)) + 1 for step in spacing]
 
     coarse = np.pad(any_in_block(tissue.data, factors), [(pad, pad) for pad in pads])
@@ -54,7 +54,9 @@ def make_envelope(parenchyma: VoxelMask, geometry: PatientGeometry, settings: Li
     coarse = fill_axial_holes(ndi.binary_fill_holes(coarse))
     for k in np.flatnonzero(coarse.any(axis=(1, 2))):
         coarse[k] = convex(coarse[k])
-    coarse = dilate(coarse, settings.envelope_dilation_mm, spacing)
+    # Between centres of blocks two voxels may be farther apart than they are: that much is added.
+    rounding = float(np.linalg.norm([step * (k - 1) for step, k in zip(geometry.spacing, factors, strict=True)]))
+    coarse = dilate(coarse, settings.envelope_dilation_mm + rounding, spacing)
 
     start = [tissue.start[a] - pads[a] * factors[a] for a in range(3)]
     return _clipped(coarse, factors, start, parenchyma.shape)
