@@ -205,6 +205,7 @@ def test_odd_values_neither_warn_nor_show_the_patient(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom tells of switched VRs, without values
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_a_header_or_a_reason_and_nothing_else(
