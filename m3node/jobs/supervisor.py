@@ -195,7 +195,8 @@ class Supervisor:
 def _no_interrupt_inherited() -> Iterator[None]:
     """Start processes with SIGINT blocked.
 
-    Ctrl-C reaches the whole group, and who stops when is the supervisor's to say. Blocked from before they exist, because a process that is still importing has no handler yet.
+    Ctrl-C reaches the whole group, and who stops when is the supervisor's to say. Blocked from before they exist,
+    because a process that is still importing has no handler yet.
     """
     # Its start unblocks SIGINT behind it; so it is started first.
     resource_tracker.ensure_running()
