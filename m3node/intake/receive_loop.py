@@ -15,6 +15,7 @@ import logging
 import queue
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -119,15 +120,17 @@ class BlockingUpperLayer(DULServiceProvider):
     def send_pdu(self, primitive: _Primitive) -> None:
         """Send at once."""
         super().send_pdu(primitive)
-        while self._process_recv_primitive():
+        while self.is_alive() and self._process_recv_primitive():
             self._act_on_events()
 
     def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> _Received | None:
         """Return the next primitive for the local user; with `wait`, read until there is one or time is up."""
         if wait:
-            cast(PassedSocket, self.socket).wait_at_most(timeout or self.assoc.network_timeout or 30.0)
-            while self.is_alive() and self.to_user_queue.empty():
-                if not self.step():
+            seconds = timeout or self.assoc.network_timeout or 30.0
+            deadline = time.monotonic() + seconds
+            cast(PassedSocket, self.socket).wait_at_most(seconds)
+            while self.is_alive() and self.to_user_queue.empty() and self.state_machine.current_state != "Sta13":
+                if time.monotonic() > deadline or not self.step():
                     break
         return super().receive_pdu(wait=False)
 
@@ -141,8 +144,9 @@ class BlockingUpperLayer(DULServiceProvider):
         """Bring the connection to its end in the order that the standard has (state 13, then 1)."""
         sock = cast(PassedSocket, self.socket)
         sock.wait_at_most(_FAREWELL_SECONDS)
+        deadline = time.monotonic() + 2 * _FAREWELL_SECONDS  # a peer may go on sending without end
         while self.is_alive() and self.state_machine.current_state == "Sta13":
-            if not self.step():
+            if time.monotonic() > deadline or not self.step():
                 sock.close()
                 self._act_on_events()
         if self.is_alive():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +91,32 @@ def associated(
     finally:
         if association.is_established:
             association.release()
+
+
+def rejection(
+    port: int, *, calling: str = "TESTER", called: str = "M3NODE", sop_class: str = CT
+) -> tuple[int, int, int] | None:
+    """Ask for an association byte by byte; return result, source and reason of a rejection, None when accepted.
+
+    pynetdicom as the sender sometimes calls a rejection an abort: when the connection is closed before it has looked
+    whether it was open.
+    """
+
+    def item(kind: int, value: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(value)) + value
+
+    context = item(0x20, b"\1\0\0\0" + item(0x30, sop_class.encode()) + item(0x40, EXPLICIT.encode()))
+    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
+    titles = called.ljust(16).encode() + calling.ljust(16).encode()
+    body = b"\0\1\0\0" + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as peer:
+        peer.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
+        answer = peer.recv(10, socket.MSG_WAITALL)
+        if answer[0] == 0x02:
+            peer.sendall(b"\x07\0\0\0\0\4\0\0\0\0")
+            return None
+    assert answer[0] == 0x03
+    return answer[7], answer[8], answer[9]
 
 
 def raw_store(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from receiving import CT, EXPLICIT, Node, associated, eventually, named, raw_store, running, tiny
+from receiving import CT, EXPLICIT, Node, associated, eventually, named, raw_store, rejection, running, tiny
 
 from m3node.settings import Caller
 
@@ -19,7 +19,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     callers = (Caller(ae_title="TESTER"), Caller(ae_title="CT 1"))
-    with running(tmp_path_factory.mktemp("admission"), callers=callers, max_associations=3) as node:
+    with running(tmp_path_factory.mktemp("admission"), callers=callers) as node:
         yield node
 
 
@@ -46,27 +46,18 @@ def test_a_title_with_a_space_inside_is_a_title(node: Node) -> None:
 def test_others_are_rejected_with_the_reason_of_the_standard(
     node: Node, calling: str, called: str, reason: tuple[int, int, int]
 ) -> None:
-    with associated(node.port, calling=calling, called=called) as association:
-        assert association.is_rejected
-        answer = association.acceptor.primitive
-        assert (answer.result, answer.result_source, answer.diagnostic) == reason
+    assert rejection(node.port, calling=calling, called=called) == reason
 
 
-def test_one_association_too_many_is_rejected_as_transient_and_room_comes_back(node: Node) -> None:
-    with associated(node.port), associated(node.port), associated(node.port) as third:
-        assert third.is_established
-        with associated(node.port) as fourth:
-            assert fourth.is_rejected
-            answer = fourth.acceptor.primitive
-            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
-        with associated(node.port, calling="STRANGER") as stranger:
-            assert stranger.acceptor.primitive.diagnostic == 3  # a stranger is not told how busy the node is
-
-    def accepted() -> bool:
-        with associated(node.port) as association:
-            return bool(association.is_established)
-
-    assert eventually(accepted)
+def test_one_association_too_many_is_rejected_as_transient_and_room_comes_back(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=2) as node:
+        with associated(node.port) as first, associated(node.port) as second:
+            assert first.is_established
+            assert second.is_established
+            assert rejection(node.port) == (2, 3, 2)
+            # A stranger is not told how busy the node is.
+            assert rejection(node.port, calling="STRANGER") == (1, 1, 3)
+        assert eventually(lambda: rejection(node.port) is None)
 
 
 def test_dcmtk_echoes(node: Node, program: Callable[[str], str]) -> None:
@@ -89,10 +80,9 @@ def test_every_refusal_is_logged_with_its_reason_and_no_patient(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with running(tmp_path, max_associations=1) as node:
-        with associated(node.port, calling="STRANGER"), associated(node.port, called="OTHER"):
-            pass
-        with associated(node.port, (MR, EXPLICIT)):
-            pass
+        assert rejection(node.port, calling="STRANGER")
+        assert rejection(node.port, called="OTHER")
+        assert eventually(lambda: rejection(node.port, sop_class=MR) is None)
         contexts = ((CT, "1.2.840.10008.1.2.4.51"), (CT, EXPLICIT), (MR, EXPLICIT))
 
         def accepted() -> bool:
@@ -102,8 +92,7 @@ def test_every_refusal_is_logged_with_its_reason_and_no_patient(
                 patient = b"\x10\x00\x10\x00PN\x08\x00Doe^Jane"
                 raw_store(association, tiny(named(1), patient), sop_instance="2.25.3.1")
                 raw_store(association, patient, sop_instance="2.25.3.1")
-                with associated(node.port) as second:
-                    assert second.is_rejected
+                assert rejection(node.port) == (2, 3, 2)
                 return True
 
         assert eventually(accepted)
@@ -123,6 +112,6 @@ def test_every_refusal_is_logged_with_its_reason_and_no_patient(
 
 
 def test_a_node_without_callers_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with running(tmp_path, callers=()) as node, associated(node.port) as association:
-        assert association.is_rejected
+    with running(tmp_path, callers=()) as node:
+        assert rejection(node.port) == (1, 1, 3)
     assert "listener.callers is empty" in caplog.text

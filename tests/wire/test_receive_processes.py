@@ -93,7 +93,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
 
 
 def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time(tmp_path: Path) -> None:
-    with running(tmp_path, idle_seconds=2.5) as node, associated(node.port) as association:
+    with running(tmp_path, idle_seconds=4.0) as node, associated(node.port) as association:
         (lease,) = any_leases(node.layout.associations)
         os.utime(lease.path, (0, 0))
         assert eventually(lambda: open_leases(node))  # touched again without any traffic

@@ -31,6 +31,7 @@ from receiving import (
     eventually,
     named,
     raw_store,
+    rejection,
     running,
     settings_for,
     split_file,
@@ -250,12 +251,30 @@ def test_an_association_that_does_not_end_is_aborted_when_the_node_stops(here: H
     assert lease.closed_at is not None
 
 
+def test_an_association_whose_peer_is_gone_ends_when_it_is_interrupted(here: Here) -> None:
+    with associated(here.port) as association:
+        association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        here.receiver.drain(0.0)  # and the fixture waits for its thread
+
+
+def test_a_peer_that_goes_on_sending_after_the_abort_is_hung_up_on(here: Here) -> None:
+    release = b"\x05\0" + struct.pack(">L", 4) + bytes(4)
+    with socket.create_connection(("127.0.0.1", here.port), timeout=30) as peer:
+        peer.sendall(b"\x04\0" + struct.pack(">L", 6) + b"\0\0\0\2\1\3")  # data before a request: aborted
+        assert eventually(lambda: hung_up(peer, release))
+
+
+def hung_up(peer: socket.socket, message: bytes) -> bool:
+    try:
+        peer.sendall(message)
+    except ConnectionError:
+        return True
+    return False
+
+
 def test_no_association_is_accepted_that_could_not_be_leased(here: Here) -> None:
     shutil.rmtree(here.folder / "associations")
-    with associated(here.port) as association:
-        assert association.is_rejected
-        answer = association.acceptor.primitive
-        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
+    assert rejection(here.port) == (2, 3, 1)
 
 
 def talk(port: int, *messages: bytes) -> bytes:
