@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import iter_pixels
 
@@ -22,6 +23,9 @@ from m3node.rejection import Reason
 
 SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})
 """Segmentation Storage and Label Map Segmentation Storage."""
+
+DEFERRED_BYTES = 4096
+"""Longer values, the pixels above all, stay in the file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +94,8 @@ class LiverFrames:
             The pixels cannot be decoded.
         """
         indices = [self.indices[at] for at in chosen]
+        if not indices:  # to pydicom an empty choice means every frame
+            return
         try:
             for pixels in iter_pixels(self.path, indices=indices):
                 yield self._is_liver(pixels)
@@ -130,6 +136,7 @@ def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
     if not wanted:
         return None
     uid = str(seg.get("SOPInstanceUID", ""))
+    _check_length(seg, uid)
     kind = str(seg.get("SegmentationType", "BINARY"))
     held = [
         (index, frame)
@@ -160,12 +167,29 @@ def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
 
 def _read(path: Path) -> Dataset:
     try:
-        seg = dcmread(path, stop_before_pixels=True)
+        seg = dcmread(path, defer_size=DEFERRED_BYTES)
     except (InvalidDicomError, OSError, EOFError, ValueError) as error:
         raise InputRejected(Reason.UNREADABLE, f"{path.name} cannot be read as DICOM: {error}") from error
     if str(seg.get("SOPClassUID", "")) not in SOP_CLASSES:
         raise InputRejected(Reason.NOT_CT, f"{path.name} is no segmentation.")
     return seg
+
+
+def _check_length(seg: Dataset, uid: str) -> None:
+    """Refuse pixels that are cut short: pydicom decodes single bits past their end without a word."""
+    pixels = seg.get_item("PixelData")
+    if pixels is None:
+        raise InputRejected(Reason.NO_PIXEL_DATA, f"SEG {uid}: it has no pixel data.")
+    syntax = seg.file_meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_compressed:
+        return  # the decoder counts frames itself
+    voxels = int(seg.Rows) * int(seg.Columns) * int(seg.get("NumberOfFrames", 1) or 1)
+    needed = (voxels * int(seg.BitsAllocated) + 7) // 8
+    length = pixels.length if isinstance(pixels, RawDataElement) else len(pixels.value or b"")
+    if length < needed:
+        raise InputRejected(
+            Reason.UNDECODABLE, f"SEG {uid}: its pixels are cut short ({length} of {needed} bytes); send it again."
+        )
 
 
 def _is_liver(codes: Iterable[Dataset]) -> bool:

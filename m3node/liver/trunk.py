@@ -92,7 +92,7 @@ def find_trunk(whole: WorkGrid) -> Trunk | None:
 
 def _body(grid: WorkGrid) -> BoolArray:
     # Every second voxel is enough for the outline of a trunk.
-    solid = grid.hu[:, ::2, ::2] > SKIN_HU
+    solid = fill_axial_holes(grid.hu[:, ::2, ::2] > SKIN_HU)  # with the lungs: a thin chest wall must not be opened
     spacing = (grid.spacing[0], 2 * grid.spacing[1], 2 * grid.spacing[2])
     # Opening cuts off the table and its cover, blankets and arms that touch the trunk.
     opened = open_(solid, 12.0, spacing)
