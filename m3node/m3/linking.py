@@ -9,10 +9,13 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from m3node.detectors.protocols import Box2D
-from m3node.m3.nms import FusedBox, iou
+from m3node.m3.nms import FusedBox, area, intersection, iou
 
-MIN_LINK_IOU = 0.1
-"""Boxes of one lesion on neighbouring slices overlap at least so much; near its poles they shrink fast."""
+MIN_AFFINITY = 0.1
+"""Boxes of one lesion on neighbouring slices have at least so much `affinity`."""
+
+_NESTED = 0.25
+"""Near a lesion's pole the box shrinks fast: a box that lies within its neighbour counts as overlapping so much."""
 
 MIN_EXTENSION_IOU = 0.25
 """A weaker box needs more overlap to be taken for a lesion's continuation."""
@@ -21,6 +24,13 @@ Chain = tuple[FusedBox, ...]
 """The boxes of one finding, by slice, at most one a slice."""
 
 BySlice = Mapping[int, Sequence[FusedBox]]
+
+
+def affinity(a: Box2D, b: Box2D) -> float:
+    """How much two boxes on neighbouring slices look like one lesion: overlap, or lying within each other, 0…1."""
+    smaller = min(area(a), area(b))
+    within = intersection(a, b) / smaller if smaller > 0 else 0.0
+    return max(iou(a, b), _NESTED * within)
 
 
 def gap_slices(gap_mm: float, slice_mm: float) -> int:
@@ -55,10 +65,10 @@ def link(boxes: BySlice, *, slice_mm: float, gap_mm: float) -> list[Chain]:
         here = list(boxes[k])
         taken: set[int] = set()
         if still_open and here:
-            overlap = np.array([[iou(chain[-1].box.box, box.box.box) for box in here] for chain in still_open])
-            rows, columns = linear_sum_assignment(np.where(overlap >= MIN_LINK_IOU, overlap, 0.0), maximize=True)
+            overlap = np.array([[affinity(chain[-1].box.box, box.box.box) for box in here] for chain in still_open])
+            rows, columns = linear_sum_assignment(np.where(overlap >= MIN_AFFINITY, overlap, 0.0), maximize=True)
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-                if overlap[row, column] >= MIN_LINK_IOU:
+                if overlap[row, column] >= MIN_AFFINITY:
                     still_open[row].append(here[column])
                     taken.add(column)
         open_ = still_open + [[box] for index, box in enumerate(here) if index not in taken]
