@@ -23,7 +23,7 @@ from m3node.intake.index import (
     content_line,
     rejected_line,
 )
-from m3node.intake.manifest import StackKey, make_manifest, manifest_key, write_manifest
+from m3node.intake.manifest import StackKey, make_manifest, slices_digest, write_manifest
 from m3node.intake.revisions import choose
 from m3node.intake.seg_reference import read_seg_reference
 from m3node.intake.selection import select
@@ -115,9 +115,9 @@ class Answering:
         return judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
 
     def _reject(self, stack: Stack, following: Next, rejection: Rejection, record: SeriesRecord) -> None:
-        key = manifest_key(stack)
-        self._record(stack.key, following.generation, key, rejection)
-        fact = rejected_line(RejectedGeneration(stack.key.stack, following.generation, key))
+        slices = _slices(stack)
+        self._record(stack.key, following.generation, slices, rejection)
+        fact = rejected_line(RejectedGeneration(stack.key.stack, following.generation, slices))
         self._index.append(stack.key.series_instance_uid, [fact])
         apply(record, fact)
 
@@ -171,11 +171,16 @@ class Answering:
             self._record(StackKey(series, ""), 0, digest, rejection)
 
 
+def _slices(stack: Stack) -> str:
+    return slices_digest(stack.key, stack.instances, stack.slices)
+
+
 def _wanted(stack: Stack, segs: Iterable[InstanceHeader]) -> Answer:
     return Answer(
         stack=stack.key,
         generation=0,
-        key=manifest_key(stack),
+        key="",
+        slices=_slices(stack),
         instances=contents(stack.instances),
         segs=frozenset(seg.sha256 for seg in segs),
         fit=True,

@@ -38,11 +38,11 @@ UNCOMPRESSED = (
 )
 
 COMPRESSED = (
-    TransferSyntax("RLE Lossless", "1.2.840.10008.1.2.5", "pylibjpeg-rle"),
-    TransferSyntax("JPEG-LS Lossless", "1.2.840.10008.1.2.4.80", "pyjpegls"),
-    TransferSyntax("JPEG-LS Near-lossless", "1.2.840.10008.1.2.4.81", "pyjpegls"),
-    TransferSyntax("JPEG 2000 Lossless", "1.2.840.10008.1.2.4.90", "pylibjpeg-openjpeg"),
-    TransferSyntax("JPEG 2000", "1.2.840.10008.1.2.4.91", "pylibjpeg-openjpeg"),
+    TransferSyntax("RLE Lossless", "1.2.840.10008.1.2.5", "pydicom"),
+    TransferSyntax("JPEG-LS Lossless", "1.2.840.10008.1.2.4.80", "GDCM"),
+    TransferSyntax("JPEG-LS Near-lossless", "1.2.840.10008.1.2.4.81", "GDCM"),
+    TransferSyntax("JPEG 2000 Lossless", "1.2.840.10008.1.2.4.90", "GDCM"),
+    TransferSyntax("JPEG 2000", "1.2.840.10008.1.2.4.91", "GDCM"),
     TransferSyntax("JPEG Lossless, first-order prediction", "1.2.840.10008.1.2.4.70", "GDCM"),
     TransferSyntax("JPEG Lossless (process 14)", "1.2.840.10008.1.2.4.57", "GDCM"),
     TransferSyntax("JPEG Baseline, 8 bit", "1.2.840.10008.1.2.4.50", "GDCM"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from m3node.intake.header import InstanceHeader
 from m3node.intake.index import RejectedGeneration
-from m3node.intake.manifest import Manifest, StackKey, read_manifest
+from m3node.intake.manifest import Manifest, StackKey, read_manifest, slices_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class Answer:
     generation : int
         From 1.
     key : str
-        The manifest's key, or the key that it would have had.
+        The manifest's key; empty for a rejection.
+    slices : str
+        Digest of the slices (`m3node.intake.manifest.slices_digest`).
     instances : frozenset of str
         SOP Instance UIDs with digests of a manifest's instances; empty for a rejection.
     segs : frozenset of str
@@ -34,6 +36,7 @@ class Answer:
     stack: StackKey
     generation: int
     key: str
+    slices: str
     instances: frozenset[str]
     segs: frozenset[str]
     fit: bool
@@ -61,7 +64,7 @@ class Next:
 def read_answers(manifests: Path, series: str, rejected: Iterable[RejectedGeneration]) -> tuple[Answer, ...]:
     """Collect what was answered of a series: manifests from their folder, rejections from the index."""
     answers = [
-        Answer(StackKey(series, item.stack), item.generation, item.key, frozenset(), frozenset(), fit=False)
+        Answer(StackKey(series, item.stack), item.generation, "", item.slices, frozenset(), frozenset(), fit=False)
         for item in rejected
     ]
     for path in manifests.glob(f"{series}.*json"):
@@ -78,6 +81,7 @@ def answer_of(manifest: Manifest) -> Answer:
         manifest.stack,
         manifest.generation,
         manifest.key,
+        slices_digest(manifest.stack, manifest.instances, manifest.slices),
         contents(manifest.instances),
         frozenset(seg.sha256 for seg in manifest.liver_segs),
         fit=True,
@@ -115,8 +119,10 @@ def next_generation(
     if not own:
         return _after_split(wanted, [answer for answer in answers if answer.stack not in present])
     newest = own[-1]
-    following = Next(newest.generation + 1, _newest_manifest(own), judged=newest.key == wanted.key and not newest.fit)
-    if newest.key == wanted.key and newest.fit and (not segs_count or newest.segs == wanted.segs):
+    following = Next(
+        newest.generation + 1, _newest_manifest(own), judged=newest.slices == wanted.slices and not newest.fit
+    )
+    if newest.slices == wanted.slices and newest.fit and (not segs_count or newest.segs == wanted.segs):
         return None
     return following
 

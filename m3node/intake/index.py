@@ -42,13 +42,13 @@ class RejectedGeneration:
         ``StackKey.stack``.
     generation : int
         From 1.
-    key : str
-        The key that its manifest would have had.
+    slices : str
+        Digest of its slices (`m3node.intake.manifest.slices_digest`).
     """
 
     stack: str
     generation: int
-    key: str
+    slices: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def seg_line(header: InstanceHeader) -> dict[str, Any]:
 
 def rejected_line(generation: RejectedGeneration) -> dict[str, Any]:
     """Return the fact that a generation was not fit."""
-    return {"rejected": {"stack": generation.stack, "generation": generation.generation, "key": generation.key}}
+    return {"rejected": {"stack": generation.stack, "generation": generation.generation, "slices": generation.slices}}
 
 
 def settled_line(settled: Settled) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def apply(record: SeriesRecord, fact: dict[str, Any]) -> None:
             header = header_from_dict(value)
             record.segs[header.path] = header
         case "rejected":
-            record.rejected.append(RejectedGeneration(value["stack"], value["generation"], value["key"]))
+            record.rejected.append(RejectedGeneration(value["stack"], value["generation"], value["slices"]))
         case "settled":
             record.settled = _settled(value)
         case _:

@@ -63,8 +63,8 @@ class Manifest:
     Attributes
     ----------
     key : str
-        SHA-256 over the stack's key and its slices' instance UIDs, digests and frames in order: the idempotent job
-        key.
+        SHA-256 over the stack's key, its slices' instance UIDs, digests and frames in order, and the SEGs: the
+        idempotent job key (`manifest_key`).
     stack : StackKey
         Which stack.
     generation : int
@@ -129,16 +129,23 @@ class SortedStack(Protocol):
         ...
 
 
-def manifest_key(stack: SortedStack) -> str:
-    """SHA-256 over the stack's key and its slices' instance UIDs, digests and frames in order.
+def slices_digest(stack: StackKey, instances: Sequence[InstanceHeader], slices: Sequence[SliceRef]) -> str:
+    """SHA-256 over a stack's key and its slices' instance UIDs, digests and frames in order.
 
-    Generation, paths, senders and times have no part in it: the same slices always have the same key.
+    Generation, paths, senders and times have no part in it: the same slices always have the same digest.
     """
-    digest = hashlib.sha256(f"{stack.key.series_instance_uid}\0{stack.key.stack}\0".encode())
-    for ref in stack.slices:
-        instance = stack.instances[ref.instance]
+    digest = hashlib.sha256(f"{stack.series_instance_uid}\0{stack.stack}\0".encode())
+    for ref in slices:
+        instance = instances[ref.instance]
         digest.update(f"{instance.sop_instance_uid}\0{instance.sha256}\0{ref.frame}\0".encode())
     return digest.hexdigest()
+
+
+def manifest_key(stack: SortedStack, liver_segs: Sequence[InstanceHeader] = ()) -> str:
+    """SHA-256 over the slices' digest and the SEGs' digests: what a run looks at, and so its idempotent key."""
+    slices = slices_digest(stack.key, stack.instances, stack.slices)
+    segs = "".join(f"{seg.sop_instance_uid}\0{seg.sha256}\0" for seg in liver_segs)
+    return hashlib.sha256(f"{slices}\0{segs}".encode()).hexdigest()
 
 
 def make_manifest(
@@ -171,7 +178,7 @@ def make_manifest(
         Seconds since the epoch; now when left out.
     """
     return Manifest(
-        key=manifest_key(stack),
+        key=manifest_key(stack, liver_segs),
         stack=stack.key,
         generation=generation,
         supersedes=supersedes,

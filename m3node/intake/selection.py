@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from m3node.errors import ConfigError
 from m3node.intake.stacks import Stack
 from m3node.rejection import Reason, Rejection
 from m3node.settings import SelectionRule, SelectionSettings
@@ -17,11 +16,6 @@ def select(stack: Stack, settings: SelectionSettings) -> Rejection | None:
     -------
     Rejection or None
         ``NOT_SELECTED``, naming the rule by its number from 1; None when the stack is to be processed.
-
-    Raises
-    ------
-    ConfigError
-        A rule holds something that is no regular expression.
     """
     for number, rule in enumerate(settings.rules, start=1):
         if _matches(stack, rule, number):
@@ -40,7 +34,7 @@ def _matches(stack: Stack, rule: SelectionRule, number: int) -> bool:
         ("description", rule.description, descriptions),
         ("sender", rule.sender, senders),
     ):
-        if pattern and not any(_search(pattern, value, number, name) for value in values):
+        if pattern and not any(re.search(pattern, value, re.IGNORECASE) for value in values):
             return False
     if rule.min_thickness_mm is None and rule.max_thickness_mm is None:
         return True
@@ -48,13 +42,6 @@ def _matches(stack: Stack, rule: SelectionRule, number: int) -> bool:
     if thickness is None:
         return False
     return (rule.min_thickness_mm or 0.0) <= thickness <= (rule.max_thickness_mm or float("inf"))
-
-
-def _search(pattern: str, value: str, number: int, name: str) -> bool:
-    try:
-        return re.search(pattern, value, re.IGNORECASE) is not None
-    except re.error as error:
-        raise ConfigError(f"selection.rules, rule {number}: {name} is not a regular expression: {error}") from error
 
 
 def _thickness(stack: Stack) -> float | None:

@@ -23,6 +23,8 @@ class RunRecord:
         Name the stack and its generation.
     manifest_key : str
         The manifest it answers.
+    supersedes : str
+        Key of the manifest before it, or empty.
     superseded_by : str
         Key of the newer generation that made this run pointless before it began; no objects then.
     failure : str
@@ -37,6 +39,7 @@ class RunRecord:
     outcome: Outcome | None
     lesions: int
     objects: tuple[ResultObject, ...]
+    supersedes: str
     superseded_by: str
     failure: str
 
@@ -63,6 +66,7 @@ def write_record(record: RunRecord, folder: Path) -> None:
             }
             for item in record.objects
         ],
+        "supersedes": record.supersedes,
         "superseded_by": record.superseded_by,
         "failure": record.failure,
     }
@@ -96,6 +100,18 @@ def read_record(folder: Path) -> RunRecord | None:
         outcome=Outcome(tree["outcome"]) if tree["outcome"] else None,
         lesions=tree["lesions"],
         objects=objects,
+        supersedes=tree["supersedes"],
         superseded_by=tree["superseded_by"],
         failure=tree["failure"],
     )
+
+
+def records_of(results: Path, series_instance_uid: str) -> dict[str, Path]:
+    """Return the folders of a series' finished runs by the key of the manifest that each answers."""
+    folders: dict[str, Path] = {}
+    for path in results.glob(f"{series_instance_uid}.*/{RECORD}"):
+        record = read_record(path.parent)
+        # 1.2.3.g1 is found for 1.2.3, and so is 1.2.3.4.g1 of another series.
+        if record is not None and record.series_instance_uid == series_instance_uid:
+            folders[record.manifest_key] = path.parent
+    return folders

@@ -25,7 +25,7 @@ def rejected_findings(rejection: Rejection, *, manifest_key: str = "", settings_
     return Findings(
         manifest_key=manifest_key,
         outcome=Outcome.REJECTED,
-        content_time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        content_time=dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         software_version=__version__,
         detector=NO_DETECTOR,
         settings_digest=settings_digest,

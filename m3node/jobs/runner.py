@@ -17,10 +17,11 @@ from m3node.detectors.protocols import Detector
 from m3node.errors import M3NodeError
 from m3node.intake.manifest import Manifest, read_manifest
 from m3node.jobs.failure import failure, transient
-from m3node.jobs.record import RunRecord, read_record, write_record
+from m3node.jobs.record import RECORD, RunRecord, read_record, records_of, write_record
 from m3node.jobs.rejections import rejected_findings
-from m3node.jobs.steps import RUN_KINDS, build, find, make_detector, record_of, settings_digest
+from m3node.jobs.steps import FINDINGS, RUN_KINDS, build, find, make_detector, record_of, settings_digest
 from m3node.layout import DataLayout
+from m3node.logs import describe
 from m3node.rejection import Reason, Rejection
 from m3node.results.objects import ObjectKind
 from m3node.results.store import load_findings, save_findings
@@ -51,7 +52,10 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
         except (OSError, M3NodeError) as error:
             trouble = transient(error)
             if trouble is None:
-                raise
+                # Its own failures become a recorded reason; what comes here is a damaged file of the data folder.
+                _log.critical("run %s cannot be begun or closed and is passed over: %s", path.stem, describe(error))
+                queue.skip(path)
+                continue
             _log.error("run %s waits: %s; trying again in %g s", path.stem, trouble.strerror, PAUSE_SECONDS)
             stop.wait(PAUSE_SECONDS)
 
@@ -75,11 +79,16 @@ class Queue:
             self._stamp = stamp if settled else -1
         while self._waiting:
             path = self._waiting[0]
-            if not (self._layout.results / path.stem / "run.json").exists():
+            if not (self._layout.results / path.stem / RECORD).exists():
                 return path
             self._done.add(path.name)
             self._waiting.pop(0)
         return None
+
+    def skip(self, path: Path) -> None:
+        """Do not offer this manifest again; a restart does."""
+        self._done.add(path.name)
+        self._waiting.remove(path)
 
     def _scan(self) -> None:
         new = [path for path in self._layout.manifests.glob("*.json") if path.name not in self._done]
@@ -109,27 +118,30 @@ def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detecto
     manifest = read_manifest(path)
     folder = layout.results / path.stem
     folder.mkdir(parents=True, exist_ok=True)
-    newer = layout.manifests / f"{manifest.stack.label}.g{manifest.generation + 1}.json"
-    if newer.exists() and not (folder / "findings.json").exists():
-        record = _superseded(manifest, read_manifest(newer).key)
+    older = _older(manifest, layout)
+    newer = _newer(manifest, layout)
+    if newer and not (folder / FINDINGS).exists():
+        record = _superseded(manifest, newer)
         _log.info("run %s is superseded before it began", path.stem)
     else:
-        record = _run(manifest, folder, layout, settings, detector)
-        for generation in range(1, manifest.generation):
-            cancel(layout, f"{manifest.stack.label}.g{generation}", f"superseded by {path.stem}")
+        record = _run(manifest, folder, older, settings, detector)
+        for run in older:
+            cancel(layout, run.name, f"superseded by {path.stem}")
         enqueue(layout, path.stem, record.objects, settings.destinations)
     write_record(record, folder)
     return record
 
 
-def _run(manifest: Manifest, folder: Path, layout: DataLayout, settings: Settings, detector: Detector) -> RunRecord:
+def _run(
+    manifest: Manifest, folder: Path, older: Sequence[Path], settings: Settings, detector: Detector
+) -> RunRecord:
     run = folder.name
     _log.info("run %s begins: %d slices", run, len(manifest.slices))
     started = time.monotonic()
     rejection = _crashed(folder, run)
     if rejection is None:
         try:
-            previous = _previous(manifest, layout)
+            previous = next((run for run in older if (record := read_record(run)) and record.objects), None)
             findings = find(manifest, folder, settings, detector, _quiet, previous=previous)
             objects = build(manifest, findings, folder, settings, kinds=_kinds(settings))
         except Exception as error:
@@ -141,7 +153,7 @@ def _run(manifest: Manifest, folder: Path, layout: DataLayout, settings: Setting
             _log.info("run %s: %s, %d lesions, %.1f s", run, findings.outcome.value, len(findings.lesions), seconds)
             return record_of(manifest, findings, objects)
     _log.warning("run %s: not answered with objects: %s", run, rejection.message)
-    if not (folder / "findings.json").exists():
+    if not (folder / FINDINGS).exists():
         digest = settings_digest(settings)
         rejected = rejected_findings(rejection, manifest_key=manifest.key, settings_digest=digest)
         save_findings(rejected, folder)
@@ -163,14 +175,26 @@ def _crashed(folder: Path, run: str) -> Rejection | None:
     return None
 
 
-def _previous(manifest: Manifest, layout: DataLayout) -> Path | None:
-    """Find the newest older generation that was answered with objects."""
-    for generation in range(manifest.generation - 1, 0, -1):
-        folder = layout.results / f"{manifest.stack.label}.g{generation}"
+def _older(manifest: Manifest, layout: DataLayout) -> tuple[Path, ...]:
+    """Follow what the manifest supersedes; newest first. A stack's label may have changed between generations."""
+    folders = records_of(layout.results, manifest.stack.series_instance_uid)
+    older: list[Path] = []
+    key = manifest.supersedes
+    while key in folders:
+        folder = folders.pop(key)
+        older.append(folder)
         record = read_record(folder)
-        if record is not None and record.objects:
-            return folder
-    return None
+        key = record.supersedes if record is not None else ""
+    return tuple(older)
+
+
+def _newer(manifest: Manifest, layout: DataLayout) -> str:
+    """Return the key of a manifest that supersedes this one, or an empty string."""
+    for path in layout.manifests.glob(f"{manifest.stack.series_instance_uid}.*json"):
+        other = read_manifest(path)
+        if other.supersedes == manifest.key:
+            return other.key
+    return ""
 
 
 def _kinds(settings: Settings) -> tuple[ObjectKind, ...]:
@@ -188,6 +212,7 @@ def _superseded(manifest: Manifest, by: str) -> RunRecord:
         outcome=None,
         lesions=0,
         objects=(),
+        supersedes=manifest.supersedes,
         superseded_by=by,
         failure="",
     )

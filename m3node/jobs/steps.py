@@ -125,7 +125,7 @@ def look(
     return Findings(
         manifest_key=key,
         outcome=_outcome(region, detection, lesions, settings),
-        content_time=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        content_time=dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         software_version=__version__,
         detector=detector.identity,
         settings_digest=settings_digest(settings),
@@ -175,6 +175,7 @@ def record_of(
         outcome=findings.outcome,
         lesions=len(findings.lesions),
         objects=objects,
+        supersedes=manifest.supersedes,
         superseded_by="",
         failure=rejection.message if rejection else "",
     )

@@ -6,6 +6,7 @@ import errno
 import logging
 
 import pytest
+
 from m3node.errors import InferenceError, InputRejected, ResultError
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.record import RunRecord

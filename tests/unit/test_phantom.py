@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from m3node.evaluation.phantom import SMALL, Phantom, abdomen_phantom
 
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pydicom
+import pytest
+
+from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from m3node.intake.manifest import Manifest, make_manifest, read_manifest, write_manifest
+from m3node.intake.reading import read_header
+from m3node.intake.stacks import group_stacks
 from m3node.jobs.record import RunRecord, read_record, write_record
-from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed
+from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed, answer, run_worker
+from m3node.jobs.steps import make_detector
 from m3node.layout import DataLayout
 from m3node.rejection import Reason
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
+from m3node.results.store import load_findings
+from m3node.settings import Destination, Settings
 
 
 def _layout(root: Path) -> DataLayout:
@@ -27,7 +41,7 @@ def _manifest(layout: DataLayout, name: str, age: int) -> Path:
 
 
 def _record(folder: Path, *objects: ResultObject) -> RunRecord:
-    return RunRecord("1.2", 1, "k", "1.1", "1.2", Outcome.NO_LESION, 0, objects, "", "")
+    return RunRecord("1.2", 1, "k", "1.1", "1.2", Outcome.NO_LESION, 0, objects, "", "", "")
 
 
 def test_the_oldest_manifest_without_a_finished_run_is_next(tmp_path: Path) -> None:
@@ -70,3 +84,105 @@ def test_a_run_that_took_its_worker_down_again_and_again_is_set_aside(tmp_path: 
 def test_starts_under_another_supervisor_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "starts").write_text(f"{os.getppid() + 1}\n" * CRASH_LIMIT)
     assert _crashed(tmp_path, "1.2.g1") is None
+
+
+def _generation(layout: DataLayout, slices: int, number: int, before: Manifest | None, *, rename: str = "") -> Path:
+    """Make a manifest of the first slices of one series without a liver."""
+    folder = layout.spool / "series"
+    shape = (12, 64, 64)
+    hu = np.full(shape, -1000, dtype=np.int16)
+    if not folder.exists():
+        write_ct_series(folder, hu, axial_geometry(shape, (2.0, 1.0, 1.0)), seed="runner")
+    files = sorted(folder.iterdir())[:slices]
+    (stack,) = group_stacks([read_header(path, layout.spool) for path in files])
+    if rename:
+        stack = replace(stack, key=replace(stack.key, stack=rename))
+    manifest = make_manifest(
+        stack, root=layout.spool, generation=number, supersedes=before.key if before else "", created_at=0.0
+    )
+    return write_manifest(manifest, layout.manifests)
+
+
+@pytest.mark.parametrize("rename", ["", "ab12"], ids=["same label", "label changed"])
+def test_a_newer_generation_cancels_what_waits_and_names_its_predecessor(tmp_path: Path, rename: str) -> None:
+    layout = _layout(tmp_path)
+    archive = Destination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=104)
+    settings = Settings(data_dir=tmp_path, destinations=(archive,))
+    detector = make_detector(settings)
+    first = _generation(layout, 10, 1, None)
+    older = answer(first, layout, settings, detector)
+    assert older.outcome is Outcome.NO_LIVER
+    waiting = layout.outbox / "archive"
+    assert {path.name for path in waiting.glob("*.json")} == {
+        f"{first.stem}.{o.kind.value}.json" for o in older.objects
+    }
+    second = _generation(layout, 12, 2, read_manifest(first), rename=rename)
+    newer = answer(second, layout, settings, detector)
+    assert {path.name.split(".g")[1][0] for path in waiting.glob("*.json")} == {"2"}
+    cancelled = list((waiting / "aside").glob("*.json"))
+    assert len(cancelled) == len(older.objects)
+    assert all(f"superseded by {second.stem}" in path.read_text() for path in cancelled)
+    before = {item.kind: item for item in older.objects}
+    for item in newer.objects:
+        if item.kind is ObjectKind.REPORT:
+            report = pydicom.dcmread(item.path)
+            named = [
+                sop.ReferencedSOPInstanceUID
+                for study in report.PredecessorDocumentsSequence
+                for series in study.ReferencedSeriesSequence
+                for sop in series.ReferencedSOPSequence
+            ]
+            assert before[ObjectKind.REPORT].sop_instance_uid in named
+            assert item.series_instance_uid != before[ObjectKind.REPORT].series_instance_uid
+
+
+def test_a_generation_that_was_superseded_before_it_began_is_closed_without_objects(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    first = _generation(layout, 10, 1, None)
+    second = _generation(layout, 12, 2, read_manifest(first))
+    record = answer(first, layout, settings, make_detector(settings))
+    assert record.superseded_by == read_manifest(second).key
+    assert record.objects == ()
+
+
+def test_a_run_that_was_answered_stays_byte_for_byte(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    path = _generation(layout, 10, 1, None)
+    record = answer(path, layout, settings, make_detector(settings))
+    before = {item.path: item.path.read_bytes() for item in record.objects}
+    (layout.results / path.stem / "run.json").unlink()
+    assert answer(path, layout, settings, make_detector(settings)) == record
+    assert {item.path: item.path.read_bytes() for item in record.objects} == before
+
+
+def test_a_slice_that_is_gone_gives_a_reason_and_no_objects(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    path = _generation(layout, 10, 1, None)
+    (layout.spool / "series" / "0003.dcm").unlink()
+    record = answer(path, layout, settings, make_detector(settings))
+    assert record.outcome is Outcome.REJECTED
+    rejection = load_findings(layout.results / path.stem).rejection
+    assert rejection is not None
+    assert rejection.reason is Reason.UNDECODABLE
+    assert read_record(layout.results / path.stem) == record
+
+
+def test_a_damaged_manifest_does_not_stop_the_worker(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    _manifest(layout, "1.2.g1", age=1_000)
+    good = _generation(layout, 10, 1, None)
+    stop = threading.Event()
+    worker = threading.Thread(target=run_worker, args=(settings, stop))
+    worker.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not (layout.results / good.stem / "run.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        worker.join()
+    assert read_record(layout.results / good.stem) is not None
