@@ -18,22 +18,18 @@ def select(stack: Stack, settings: SelectionSettings) -> Rejection | None:
         ``NOT_SELECTED``, naming the rule by its number from 1; None when the stack is to be processed.
     """
     for number, rule in enumerate(settings.rules, start=1):
-        if _matches(stack, rule, number):
+        if _matches(stack, rule):
             return None if rule.action == "accept" else _refused(stack, f"selection rule {number} refuses it")
     if settings.unmatched == "refuse":
         return _refused(stack, "no selection rule accepts it")
     return None
 
 
-def _matches(stack: Stack, rule: SelectionRule, number: int) -> bool:
+def _matches(stack: Stack, rule: SelectionRule) -> bool:
     kernels = {frame.kernel for frame in stack.frames}
     descriptions = {header.series_description for header in stack.instances}
     senders = {header.sender for header in stack.instances}
-    for name, pattern, values in (
-        ("kernel", rule.kernel, kernels),
-        ("description", rule.description, descriptions),
-        ("sender", rule.sender, senders),
-    ):
+    for pattern, values in ((rule.kernel, kernels), (rule.description, descriptions), (rule.sender, senders)):
         if pattern and not any(re.search(pattern, value, re.IGNORECASE) for value in values):
             return False
     if rule.min_thickness_mm is None and rule.max_thickness_mm is None:

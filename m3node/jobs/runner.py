@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from m3node.delivery.outbox import cancel, enqueue, kinds_for
