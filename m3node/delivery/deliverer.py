@@ -14,7 +14,15 @@ from m3node.delivery.address import Peer
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, box_of, file_sent, put_off, set_aside, waiting
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import MAX_CONTEXTS, Sendable, StoreAssociation, Syntax, Timeouts, sendable
+from m3node.delivery.store_scu import (
+    MAX_CONTEXTS,
+    Sendable,
+    StoreAssociation,
+    Syntax,
+    Timeouts,
+    hang_up_all,
+    sendable,
+)
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
 from m3node.logs import describe
@@ -79,6 +87,7 @@ def run_deliverer(settings: Settings, stop: threading.Event) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     for thread in threads.values():
         thread.join(max(0.0, deadline - time.monotonic()))
+    hang_up_all()
 
 
 def deliver_once(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.presentation import PresentationContext, build_context
 
 from m3node.delivery.address import Peer
@@ -27,6 +30,11 @@ _log = logging.getLogger(__name__)
 
 MAX_CONTEXTS = 128
 """Presentation context IDs are the odd numbers of 1 to 255 (PS3.8 9.3.2.2)."""
+
+HANG_UP_SECONDS = 1.0
+
+_entities: weakref.WeakSet[AE] = weakref.WeakSet()
+"""Our sides of associations."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -136,8 +144,18 @@ class StoreAssociation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._association is not None and self._association.is_established:
-            self._association.release()
+        association = self._association
+        if association is None:
+            return
+        try:
+            if kind is None and association.is_established:
+                association.release()
+            elif association.is_established:
+                # Cut off in the middle, by Ctrl-C for one: the peer is told, but not waited for.
+                association.abort(block=False)
+                association.join(HANG_UP_SECONDS)
+        finally:
+            association.dul.kill_dul()
 
     @property
     def is_open(self) -> bool:
@@ -214,6 +232,7 @@ def associate(
         # A peer that stops reading must end in an error, not in a thread that blocks in send for ever.
         transport.settimeout(timeouts.response)  # type: ignore[union-attr]
 
+    _entities.add(ae)
     try:
         association = ae.associate(
             peer.host,
@@ -224,6 +243,9 @@ def associate(
         )
     except OSError as error:  # the host's name does not resolve
         raise DeliveryError(f"no connection to {peer}: {error.strerror}", retryable=True) from error
+    except KeyboardInterrupt:
+        _hang_up({ae})
+        raise
     except UnicodeError as error:  # it cannot even be looked up
         raise DeliveryError(
             f"no connection to {peer}: {peer.host!r} cannot be a host's name", retryable=True
@@ -237,6 +259,20 @@ def associate(
     if connected:
         raise DeliveryError(f"{peer} does not answer the association request as a DICOM peer", retryable=True)
     raise DeliveryError(f"no connection to {peer}: {_why(peer, timeouts)}", retryable=True)
+
+
+def hang_up_all() -> None:
+    """Cut every association of this process that is still open: what they were sending is sent again some day.
+
+    pynetdicom's provider threads are not daemons: one that waits for a peer keeps a process from ending.
+    """
+    _hang_up(set(_entities))
+
+
+def _hang_up(entities: set[AE]) -> None:
+    for thread in threading.enumerate():
+        if isinstance(thread, DULServiceProvider) and thread.assoc.ae in entities:
+            thread.kill_dul()
 
 
 def _keep_answers_for_who_waits(association: Association) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _thread
 import logging
 import socket
 import threading
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from pynetdicom import _config, evt
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
@@ -73,8 +75,8 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def deliverer(layout: DataLayout, *destinations: Destination) -> Iterator[None]:
-    settings = Settings(data_dir=layout.root, listener=ListenerSettings(), destinations=destinations, delivery=QUICK)
+def deliverer(layout: DataLayout, *destinations: Destination, delivery: DeliverySettings = QUICK) -> Iterator[None]:
+    settings = Settings(data_dir=layout.root, listener=ListenerSettings(), destinations=destinations, delivery=delivery)
     stop = threading.Event()
     thread = threading.Thread(target=run_deliverer, args=(settings, stop))
     thread.start()
@@ -431,6 +433,41 @@ def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
         queue(layout, pacs.destination())
         until(lambda: box_of(layout, "pacs").sent.is_dir() and len(sent(layout)) == 4)
     assert "delivery stumbled over OSError" in caplog.text
+
+
+def ours_alive() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if isinstance(t, DULServiceProvider) and t.assoc.is_requestor]
+
+
+def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3node.delivery.deliverer.STOP_SECONDS", 0.2)
+    release = threading.Event()
+    slow = QUICK.model_copy(update={"response_seconds": 600.0})
+    with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
+        queue(layout, pacs.destination())
+        with deliverer(layout, pacs.destination(), delivery=slow):
+            until(lambda: bool(pacs.offered))
+        until(lambda: not ours_alive())
+        assert len(left(layout)) == 4
+        release.set()
+
+
+def test_an_interrupt_in_the_middle_of_an_object_leaves_no_thread_behind(layout: DataLayout) -> None:
+    release = threading.Event()
+
+    def interrupt(event: Event) -> int:
+        _thread.interrupt_main()
+        release.wait(60)
+        return 0x0000
+
+    item = sendable(make_run(layout, RUN, [ObjectKind.REPORT])[0].path)
+    with fake_pacs(interrupt) as pacs:
+        peer = Peer("PACS", "127.0.0.1", pacs.port)
+        association = StoreAssociation(peer, "M3NODE", [item.syntax], Timeouts(2.0, 600.0))
+        with pytest.raises(KeyboardInterrupt), association:
+            association.send(item)
+        until(lambda: not ours_alive())
+        release.set()
 
 
 def test_a_second_run_goes_while_the_deliverer_is_running(layout: DataLayout) -> None:
