@@ -86,11 +86,10 @@ def _print(report: Any) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{report.sent} objects sent, {sum(len(a.objects) for a in report.answers)} result objects came back")
     if report.comparison is not None:
-        console.print(_planted(report.comparison))
-        planted = len(report.comparison.rows)
-        console.print(
-            f"{report.comparison.found} of {planted} planted lesions found, {len(report.comparison.false)} false"
-        )
+        planted, false = len(report.comparison.rows), len(report.comparison.false)
+        if planted or false:
+            console.print(_planted(report.comparison))
+        console.print(f"{report.comparison.found} of {planted} planted lesions found, {false} false")
     else:
         for answer in report.answers:
             if not answer.reason:
@@ -100,8 +99,8 @@ def _print(report: Any) -> None:
             console.print(f"not used: {answer.label}: {answer.reason}", markup=False)
         if answer.picture is not None:
             console.print(f"picture: {answer.picture}", markup=False)
-        for path in answer.objects:
-            console.print(f"object: {path}", markup=False)
+        for item in answer.objects:
+            console.print(f"{item.sop_class}: {item.path}", markup=False)
     if report.not_sent:
         console.print(f"{report.not_sent} objects were not taken by the node")
     console.print(f"{report.seconds:.0f} s")

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.uid import UID
+
 from m3node.delivery.address import Peer
 from m3node.delivery.send import find_sendable, send
 from m3node.delivery.store_scu import Timeouts
@@ -32,6 +34,14 @@ UNUSED_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnedObject:
+    """A file of the archive, and its SOP class in words."""
+
+    sop_class: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What came back for one stack.
 
@@ -43,18 +53,18 @@ class Answer:
         `m3node.results.findings.Outcome` in words.
     lesions : tuple of ReportedLesion
         As the archive's objects state them.
-    objects : tuple of Path
-        The objects in the archive.
+    objects : tuple of ReturnedObject
+        What the archive keeps of it.
     picture : Path or None
         Key slices with outline and boxes.
     reason : str
-        Why the stack was not used; empty when it was.
+        Why the stack was not used, or its objects were not built; empty otherwise.
     """
 
     label: str
     outcome: str
     lesions: tuple[ReportedLesion, ...]
-    objects: tuple[Path, ...]
+    objects: tuple[ReturnedObject, ...]
     picture: Path | None
     reason: str = ""
 
@@ -70,7 +80,7 @@ class DemoReport:
     answers : tuple of Answer
         One a stack.
     comparison : Comparison or None
-        Planted against found; None for a series whose truth nobody knows.
+        Planted against found; None for a series whose truth nobody knows, or without an answer.
     seconds : float
         From the first to the last.
     """
@@ -143,7 +153,8 @@ def run_demo(
             *(_answer(layout, record, archive.kept, out, alone=len(records) == 1) for record in records),
             *_rejections(layout),
         )
-        comparison = _compare(phantom, answers, archive.kept) if phantom is not None else None
+        answered = any(not answer.reason for answer in answers)
+        comparison = _compare(phantom, answers, archive.kept) if phantom is not None and answered else None
     return DemoReport(
         sent=shipment.stored,
         not_sent=len(shipment.failed),
@@ -209,8 +220,9 @@ def _answer(layout: DataLayout, record: RunRecord, kept: Sequence[Kept], out: Pa
         label=record.label,
         outcome=record.outcome.value if record.outcome is not None else "superseded",
         lesions=read_lesions(returned),
-        objects=tuple(item.path for item in returned),
+        objects=tuple(ReturnedObject(UID(item.sop_class_uid).name, item.path) for item in returned),
         picture=picture if made.exists() else None,
+        reason=record.failure,
     )
 
 
