@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from scipy import ndimage
 
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.assemble import assemble
@@ -138,3 +139,37 @@ def thorax() -> CTVolume:
     hu = np.where((x / 22) ** 2 + ((y - 75) / 20) ** 2 + 0 * z < 1, 250.0, hu)
     hu += np.random.default_rng(5).normal(0, 12, shape)
     return CTVolume(hu=hu.astype(np.int16), geometry=geometry, sources=())
+
+
+def liver_under_heart(liver_hu: float, heart_hu: float, *, apart_mm: float) -> tuple[CTVolume, BoolArray, BoolArray]:
+    """A lower chest and upper abdomen with a heart on the left lobe; liver and heart. 80 slices of 3 mm.
+
+    ``apart_mm`` of fat part them; at 0 they touch over the whole underside of the heart.
+    """
+    shape = (80, 128, 128)
+    geometry = axial_geometry(shape, (3.0, 3.0, 3.0), origin=(-190.5, -190.5, 0.0))
+    z, y, x = (3.0 * (np.arange(n) - (n - 1) / 2) for n in shape)
+    z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]
+    trunk = (x / 175) ** 2 + (y / 115) ** 2 + 0 * z
+    right_dome = 40 - ((x + 60) / 110) ** 2 * 60 - (y / 90) ** 2 * 50
+    left_dome = 25 - ((x - 40) / 80) ** 2 * 60 - (y / 90) ** 2 * 60
+    above = z - np.maximum(right_dome, left_dome)
+    hu = np.full(shape, -1000.0)
+    for reach, value in ((1.0, -100.0), (0.92, 45.0), (0.82, -100.0)):
+        hu = np.where(trunk < reach**2, value, hu)
+    hu = np.where((trunk < 0.82**2) & (above > 0), -850.0, hu)
+    ribs = (trunk > 0.83**2) & (trunk < 0.88**2) & (np.cos(12 * np.arctan2(y, x) + z / 8) > 0.4)
+    hu = np.where(ribs, 500.0, hu)
+    hu = np.where((np.abs(x) < 25) & (np.abs(y) < 80) & (hu < -200), 30.0, hu)
+    right_lobe = ((x + 60) / 95) ** 2 + ((y + 5) / 80) ** 2 + ((z + 25) / 75) ** 2 < 1
+    left_lobe = ((x - 10) / 75) ** 2 + ((y + 35) / 40) ** 2 + (z / 40) ** 2 < 1
+    liver = (right_lobe | left_lobe) & (above < -3) & (trunk < 0.8**2)
+    around = ((x - 35) / 60) ** 2 + ((y + 25) / 48) ** 2 + ((z - 55) / 60) ** 2 < 1
+    heart = around & (above > apart_mm)
+    hu = np.where(around & (above > -3), -60.0 if apart_mm else heart_hu, hu)
+    hu = np.where(heart, heart_hu, hu)
+    hu = np.where(liver, liver_hu, hu)
+    hu = np.where((x - 10) ** 2 + (y - 45) ** 2 + 0 * z < 12**2, 45.0, hu)
+    hu = np.where((x / 22) ** 2 + ((y - 75) / 20) ** 2 + 0 * z < 1, 250.0, hu)
+    hu = ndimage.gaussian_filter(hu, 0.6) + np.random.default_rng(9).normal(0, 12, shape)
+    return CTVolume(hu=hu.astype(np.int16), geometry=geometry, sources=()), liver, heart

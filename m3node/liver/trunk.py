@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage as ndi
 
 from m3node.imaging.mask import BoolArray
 from m3node.liver.morphology import erode, fill_axial_holes, largest_component, open_
@@ -17,6 +18,9 @@ SKIN_HU = -300.0
 BONE_HU = 180.0
 RIB_HU = 180.0
 MUSCLE_HU = (0.0, 110.0)
+LUNG_HU = -500.0
+GAS_HU = -940.0
+LUNG_MM3 = 100_000.0
 
 SECTORS = 72
 """Directions around the trunk's axis for which the depth of the ribs is kept: 5° each."""
@@ -41,6 +45,8 @@ class Trunk:
         Inside the skin: no table, no arm beside the trunk.
     cavity : ndarray of bool, same shape
         The part of the body inside ribs and pelvis, as far as those are seen; elsewhere all of it.
+    lung : ndarray of bool, same shape
+        Large bodies of air with tissue in it; no gas of the bowel.
     lateral : ndarray of float32, broadcastable
         mm to the patient's right of the spine.
     frontal : ndarray of float32, broadcastable
@@ -50,6 +56,7 @@ class Trunk:
     grid: WorkGrid
     body: BoolArray
     cavity: BoolArray
+    lung: BoolArray
     lateral: FloatVolume
     frontal: FloatVolume
 
@@ -87,7 +94,7 @@ def find_trunk(whole: WorkGrid) -> Trunk | None:
     else:
         spine_y = middle_y + 50.0
     lateral, frontal = middle_x - x, spine_y - y
-    return Trunk(grid, body, _cavity(grid, body, lateral, frontal), lateral, frontal)
+    return Trunk(grid, body, _cavity(grid, body, lateral, frontal), _lung(grid, body), lateral, frontal)
 
 
 def _body(grid: WorkGrid) -> BoolArray:
@@ -101,6 +108,17 @@ def _body(grid: WorkGrid) -> BoolArray:
     body = fill_axial_holes(largest_component(opened))
     _, height, width = grid.hu.shape
     return np.repeat(np.repeat(body, 2, axis=1), 2, axis=2)[:, :height, :width]
+
+
+def _lung(grid: WorkGrid, body: BoolArray) -> BoolArray:
+    labels, count = ndi.label((grid.hu < LUNG_HU) & body)
+    if count == 0:
+        return np.zeros_like(body)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    means = ndi.mean(grid.hu, labels, np.arange(count + 1))
+    chosen = (sizes * float(np.prod(grid.spacing)) > LUNG_MM3) & (np.asarray(means) > GAS_HU)
+    chosen[0] = False
+    return np.asarray(chosen[labels])
 
 
 def _cavity(grid: WorkGrid, body: BoolArray, lateral: FloatVolume, frontal: FloatVolume) -> BoolArray:

@@ -12,6 +12,7 @@ from liver_data import (
     cropped,
     dice,
     enhanced,
+    liver_under_heart,
     rearranged,
     received,
     stack,
@@ -75,6 +76,20 @@ def test_dome_beside_the_heart_is_liver_and_the_heart_is_not(test_data: Path) ->
     print(f"\nct_liver_3slice: Dice {dice(found, liver):.3f}, {leaked:.3f} of the heart in it")
     assert dice(found, liver) >= 0.88
     assert leaked <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("liver_hu", "heart_hu", "apart_mm"),
+    [(50, 42, 0.0), (60, 38, 0.0), (110, 130, 0.0), (110, 170, 0.0), (45, 45, 5.0)],
+)
+def test_a_heart_on_the_left_lobe_is_cut_off(liver_hu: float, heart_hu: float, apart_mm: float) -> None:
+    volume, liver, heart = liver_under_heart(liver_hu, heart_hu, apart_mm=apart_mm)
+    found = segment_liver(volume)
+    assert found is not None
+    leaked = float((found.full() & heart).sum() / heart.sum())
+    print(f"\nliver {liver_hu}, heart {heart_hu} HU: Dice {dice(found, liver):.3f}, {leaked:.3f} of the heart in it")
+    assert dice(found, liver) >= 0.90
+    assert leaked <= 0.10
 
 
 def test_tilted_head_has_no_liver(test_data: Path) -> None:

@@ -16,10 +16,10 @@ from pydicom.sr.coding import Code
 from liver_data import arranged, rearranged, stack, thorax
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.imaging.mask import BoolArray
+from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume, SliceSource
 from m3node.intake.seg_reference import read_seg_reference
-from m3node.liver.find import find_liver
+from m3node.liver.find import find_liver, region_from_mask
 from m3node.liver.from_seg import region_from_seg
 from m3node.liver.region import LiverSource
 from m3node.rejection import Reason
@@ -249,6 +249,18 @@ def test_a_liver_smaller_than_the_setting_is_none(test_data: Path) -> None:
     volume = stack(test_data / "ct_liver_3slice")
     good = test_data / "ct_liver_3slice_seg" / "liver.dcm"
     assert find_liver(volume, LiverSettings(min_volume_ml=500.0), seg_paths=[good]) is None
+
+
+def test_a_supplied_mask_becomes_a_region_of_its_own_kind() -> None:
+    geometry = axial_geometry(SHAPE, (2.5, 0.8, 0.9))
+    mask = VoxelMask.from_full(blob())
+    millilitres = mask.count * geometry.voxel_volume_ml
+    region = region_from_mask(mask, geometry, LiverSettings(min_volume_ml=millilitres / 2))
+    assert region is not None
+    assert region.source is LiverSource.LABEL_MAP
+    assert np.array_equal(region.parenchyma.full(), blob())
+    assert not np.any(blob() & ~region.envelope.full())
+    assert region_from_mask(mask, geometry, LiverSettings(min_volume_ml=millilitres * 2)) is None
 
 
 def test_no_liver_in_view_is_none() -> None:
