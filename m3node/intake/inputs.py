@@ -109,6 +109,8 @@ def survey(root: Path, settings: Settings, progress: Progress | None = None) -> 
     for number, found in enumerate(read_headers(paths, root), start=1):
         if isinstance(found, Rejection):
             rejections.append((None, found))
+            # The message names the file, and people name files after patients: the log does without.
+            _log.info("not used (%s): a file of the input, named in findings.json", found.reason)
         elif (unused := _unused(found)) is not None:
             rejections.append((None, unused))
         else:
@@ -130,8 +132,10 @@ def survey(root: Path, settings: Settings, progress: Progress | None = None) -> 
         manifests.append(make_manifest(stack, root=root, liver_segs=segs.get(series, ())))
         answered.add(series)
     rejections += [(None, rejection) for rejection in _unreferenced(segs, answered)]
+    unnamed = {name.relative_to(root).as_posix() for name in paths} | {root.name}
     for _, rejection in rejections:
-        _log.info("not used (%s): %s", rejection.reason, rejection.message)
+        if rejection.subject not in unnamed:
+            _log.info("not used (%s): %s", rejection.reason, rejection.message)
     return Survey(tuple(manifests), tuple(rejections))
 
 

@@ -250,3 +250,17 @@ def test_progress_counts_every_file(series: Path) -> None:
     told: list[tuple[str, int, int]] = []
     survey(series, Settings(), progress=lambda *args: told.append(args))
     assert [(done, total) for _, done, total in told] == [(k, 10) for k in range(1, 11)]
+
+
+def test_a_file_named_after_a_patient_is_in_the_record_and_not_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "DOE^JANE"
+    folder.mkdir()
+    (folder / "DOE_JANE_19700101.txt").write_text("no DICOM")
+    with caplog.at_level("DEBUG"):
+        found = survey(tmp_path, Settings())
+    ((_, rejection),) = found.rejections
+    assert rejection.subject == "DOE^JANE/DOE_JANE_19700101.txt"
+    assert "not used (not-dicom)" in caplog.text
+    assert "DOE" not in caplog.text
