@@ -173,3 +173,16 @@ def liver_under_heart(liver_hu: float, heart_hu: float, *, apart_mm: float) -> t
     hu = np.where((x / 22) ** 2 + ((y - 75) / 20) ** 2 + 0 * z < 1, 250.0, hu)
     hu = ndimage.gaussian_filter(hu, 0.6) + np.random.default_rng(9).normal(0, 12, shape)
     return CTVolume(hu=hu.astype(np.int16), geometry=geometry, sources=()), liver, heart
+
+
+def thighs() -> CTVolume:
+    """Two thighs that touch: even muscle around bone, 40 slices of 3 mm, 128×128 of 3 mm."""
+    shape = (40, 128, 128)
+    geometry = axial_geometry(shape, (3.0, 3.0, 3.0), origin=(-190.5, -190.5, 0.0))
+    y, x = (3.0 * (np.arange(n) - (n - 1) / 2) for n in shape[1:])
+    from_middle = np.hypot(np.abs(x[None, :]) - 88.0, y[:, None])
+    plane = np.full(shape[1:], -1000.0)
+    for radius, value in ((95.0, -100.0), (80.0, 60.0), (16.0, 900.0), (9.0, 20.0)):
+        plane = np.where(from_middle < radius, value, plane)
+    hu = plane + np.random.default_rng(2).normal(0, 12, shape)
+    return CTVolume(hu=hu.astype(np.int16), geometry=geometry, sources=())

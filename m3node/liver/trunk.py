@@ -18,6 +18,7 @@ SKIN_HU = -300.0
 BONE_HU = 180.0
 RIB_HU = 180.0
 MUSCLE_HU = (0.0, 110.0)
+VERTEBRA_MM2 = 200.0
 LUNG_HU = -500.0
 GAS_HU = -940.0
 LUNG_MM3 = 100_000.0
@@ -44,7 +45,7 @@ class Trunk:
     body : ndarray of bool, shape (z, y, x)
         Inside the skin: no table, no arm beside the trunk.
     cavity : ndarray of bool, same shape
-        The part of the body inside ribs and pelvis, as far as those are seen; elsewhere all of it.
+        The part of the body beside a spine and inside ribs and pelvis, as far as those are seen.
     lung : ndarray of bool, same shape
         Large bodies of air with tissue in it; no gas of the bowel.
     lateral : ndarray of float32, broadcastable
@@ -94,7 +95,9 @@ def find_trunk(whole: WorkGrid) -> Trunk | None:
     else:
         spine_y = middle_y + 50.0
     lateral, frontal = middle_x - x, spine_y - y
-    return Trunk(grid, body, _cavity(grid, body, lateral, frontal), _lung(grid, body), lateral, frontal)
+    cavity = _cavity(grid, body, lateral, frontal)
+    cavity[~_beside_spine(grid, body, lateral, frontal)] = False
+    return Trunk(grid, body, cavity, _lung(grid, body), lateral, frontal)
 
 
 def _body(grid: WorkGrid) -> BoolArray:
@@ -108,6 +111,13 @@ def _body(grid: WorkGrid) -> BoolArray:
     body = fill_axial_holes(largest_component(opened))
     _, height, width = grid.hu.shape
     return np.repeat(np.repeat(body, 2, axis=1), 2, axis=2)[:, :height, :width]
+
+
+def _beside_spine(grid: WorkGrid, body: BoolArray, lateral: FloatVolume, frontal: FloatVolume) -> npt.NDArray[np.bool_]:
+    """Slices on which a vertebra is seen, or near one on which it is; thighs are as even as a liver and have none."""
+    vertebra = (grid.hu > BONE_HU) & body & (np.abs(lateral) < 35.0) & (np.abs(frontal) < 60.0)
+    area = vertebra.sum(axis=(1, 2)) * (grid.spacing[1] * grid.spacing[2])
+    return np.asarray(ndi.uniform_filter1d(area, 1 + 2 * round(15.0 / grid.spacing[0])) > VERTEBRA_MM2)
 
 
 def _lung(grid: WorkGrid, body: BoolArray) -> BoolArray:

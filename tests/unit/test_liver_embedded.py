@@ -16,6 +16,7 @@ from liver_data import (
     rearranged,
     received,
     stack,
+    thighs,
     thorax,
     unenhanced,
     whole_trunk,
@@ -98,6 +99,10 @@ def test_tilted_head_has_no_liver(test_data: Path) -> None:
 
 def test_thorax_has_no_liver() -> None:
     assert segment_liver(thorax()) is None
+
+
+def test_thighs_have_no_liver() -> None:
+    assert segment_liver(thighs()) is None
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 35), (8, 43), (16, 51), (24, 59), (32, 67), (24, 40)])
