@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from m3node.detectors.contrast.field import make_field
 from m3node.detectors.contrast.foci import Focus, find_foci
 from m3node.detectors.contrast.grid import make_grid
 from m3node.detectors.protocols import Box2D, DetectorIdentity, ScoreKind, View, ViewBox, ViewResult
-from m3node.imaging.volume import CTVolume
+from m3node.imaging.volume import CTVolume, HUArray
 from m3node.liver.region import LiverRegion
 from m3node.settings import ContrastSettings, DetectorSettings
 
@@ -32,6 +33,7 @@ class ContrastDetector:
 
     def __init__(self, settings: ContrastSettings) -> None:
         self._settings = settings
+        self._last: tuple[weakref.ref[HUArray], LiverRegion, tuple[Focus, ...]] | None = None
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings) -> ContrastDetector:
@@ -62,8 +64,17 @@ class ContrastDetector:
         foci: tuple[Focus, ...] | None = None
         for view in views:
             if foci is None:
-                foci = self.foci(volume, region)
+                foci = self._known_foci(volume, region)
             yield ViewResult(boxes=tuple(_boxes(foci, view)))
+
+    def _known_foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...]:
+        """Do as `foci`, once for a volume and region: a second look must not search again."""
+        if self._last is not None and self._last[0]() is volume.hu and self._last[1] is region:
+            return self._last[2]
+        found = self.foci(volume, region)
+        # Held weakly: a detector outlives its volumes, which are large.
+        self._last = (weakref.ref(volume.hu), region, found)
+        return found
 
     def foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...]:
         """Find the foci of a volume, best first."""

@@ -43,7 +43,7 @@ class Rule:
     """What makes a part a focus.
 
     Small parts need more: noise, vessels' ends and the rests of fissures are small, and a small lesion is rarely just
-    at the border. Bounds that depend on size are given for two radii and interpolated between them.
+    at the border. Bounds that depend on size are given for some radii and interpolated between them.
 
     Attributes
     ----------
@@ -57,11 +57,15 @@ class Rule:
         Share of the shell around it that is liver; the rest is what a lesion at the capsule has beside it.
     foreign_radii_mm, max_foreign : tuple of float
         Share of the shell that is not liver although it lies deep in the envelope: a fissure, the hilum, a vessel
-        that is not enhanced and goes on. Parts that are less compact may have less of it.
+        that is not enhanced and goes on.
     water_hu, min_water_surround : float
         Nearly water at the border is the gallbladder, deep in the liver it is a cyst.
-    min_contrast_hu, min_contrast_sd : float
-        Difference to the liver in the shell, in HU and in units of the liver's spread there.
+    min_contrast_hu : float
+        Difference to the liver in the shell.
+    contrast_radii_mm, min_contrast_sd : tuple of float
+        That difference in units of the liver's spread there.
+    min_widening : float
+        How much thicker it is than what it is part of: a piece of a vessel or fissure is not.
     min_worth : float
         See `_Blob.worth`.
     """
@@ -72,18 +76,20 @@ class Rule:
     max_length: float = 1.8
     surround_radii_mm: tuple[float, float] = (3.0, 5.5)
     min_surround: tuple[float, float] = (0.9, 0.45)
-    foreign_radii_mm: tuple[float, float] = (4.0, 6.5)
-    max_foreign: tuple[float, float] = (0.06, 0.25)
+    foreign_radii_mm: tuple[float, float, float] = (4.0, 6.5, 12.0)
+    max_foreign: tuple[float, float, float] = (0.06, 0.25, 0.35)
     water_hu: float = 25.0
     min_water_surround: float = 0.8
     min_contrast_hu: float = 16.0
-    min_contrast_sd: float = 2.6
+    contrast_radii_mm: tuple[float, float] = (3.0, 6.0)
+    min_contrast_sd: tuple[float, float] = (4.0, 3.0)
+    min_widening: float = 1.5
     min_worth: float = 5.0
 
 
 HYPODENSE = Rule()
 HYPERDENSE = replace(
-    HYPODENSE, min_compactness=0.55, max_length=1.4, min_surround=(0.95, 0.85), max_foreign=(0.03, 0.1)
+    HYPODENSE, min_compactness=0.55, max_length=1.4, min_surround=(0.95, 0.85), max_foreign=(0.03, 0.1, 0.1)
 )
 """Vessels in contrast are bright: only what is nearly a ball and wholly inside liver counts."""
 
@@ -119,6 +125,8 @@ class _Opened:
         mm outside the opened part; not positive inside.
     radius, largest : float
         Radius of a ball of the same volume, and of the largest ball inside.
+    rest_width : float
+        Half width in mm of what it is connected to at this level nearby; 0 when that is next to nothing.
     """
 
     part: Part
@@ -127,6 +135,7 @@ class _Opened:
     outer: FloatVolume
     radius: float
     largest: float
+    rest_width: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,6 +147,7 @@ class _Blob:
     radius: float
     thickness: float
     length: float
+    widening: float
     surround: float
     foreign: float
     tissue_hu: float
@@ -164,12 +174,16 @@ class _Blob:
         """Tell whether it is a focus."""
         surround = float(np.interp(self.radius, rule.surround_radii_mm, rule.min_surround))
         foreign = float(np.interp(self.radius, rule.foreign_radii_mm, rule.max_foreign))
+        # What is left of a fissure or of the hilum is irregular, and never as large as a large lesion.
+        regular = 0.05 + 0.9 * (self.compactness - 0.5) + float(np.interp(self.radius, (8.0, 11.0), (0.0, 0.3)))
+        noise = self.sd * float(np.interp(self.radius, rule.contrast_radii_mm, rule.min_contrast_sd))
         return (
             self.compactness >= rule.min_compactness
             and self.length <= rule.max_length
+            and self.widening >= rule.min_widening
             and self.surround >= (surround if self.tissue_hu >= rule.water_hu else rule.min_water_surround)
-            and self.foreign <= min(foreign, max(0.03, 0.05 + 0.9 * (self.compactness - 0.5)))
-            and self.contrast >= max(rule.min_contrast_hu, rule.min_contrast_sd * self.sd)
+            and self.foreign <= min(foreign, max(0.03, regular))
+            and self.contrast >= max(rule.min_contrast_hu, noise)
             and self.worth >= rule.min_worth
         )
 
@@ -182,19 +196,20 @@ def find_foci(grid: ContrastGrid, field: ContrastField, *, bright: bool = False)
     blobs = [
         blob
         for level in _LEVELS_HU
-        for opened in parts_of_level(grid, field, depth, level, rule)
+        for opened in parts_of_level(grid, field, depth, skin, level, rule)
         if (blob := measured(grid, field, depth, skin, opened)).fits(rule)
     ]
     foci = [_focus(grid, field, depth, blob) for blob in _best_apart(blobs, depth.shape)]
     return tuple(sorted((focus for focus in foci if focus is not None), key=lambda focus: -focus.score))
 
 
-def parts_of_level(
-    grid: ContrastGrid, field: ContrastField, depth: FloatVolume, level: float, rule: Rule
+def parts_of_level(  # noqa: PLR0917 - a step of find_foci, split off to be read
+    grid: ContrastGrid, field: ContrastField, depth: FloatVolume, skin: BoolArray, level: float, rule: Rule
 ) -> Iterator[_Opened]:
     """Take apart what lies below a level: each part of a fitting size, with some of its surroundings."""
     above = (depth >= level) & field.core & grid.envelope
     inner = depth_inside(above, grid.spacing)
+    wholes, _ = ndimage.label(above)
     for ball in _BALLS_MM:
         labels, count = ndimage.label(inner > ball)
         if count == 0:
@@ -205,10 +220,28 @@ def parts_of_level(
             outer = distance_to(seed, grid.spacing) - np.float32(ball)
             inside = np.asarray((outer <= 0) & above[part])
             radius = _radius(inside, grid)
-            if rule.min_radius_mm <= radius <= rule.max_radius_mm:
-                largest = float(inner[part][seed].max())
-                core = inside & (inner[part] >= 0.4 * largest)
-                yield _Opened(part=part, inside=inside, core=core, outer=outer, radius=radius, largest=largest)
+            if not rule.min_radius_mm <= radius <= rule.max_radius_mm:
+                continue
+            local = inner[part]
+            largest = float(local[seed].max())
+            whole = wholes[part] == wholes[part][seed][0]
+            rest = whole & (outer > 1.5) & (outer <= 8.0) & ~skin[part]
+            yield _Opened(
+                part=part,
+                inside=inside,
+                core=inside & (local >= 0.4 * largest),
+                outer=outer,
+                radius=radius,
+                largest=largest,
+                rest_width=_half_width(local, rest, inside),
+            )
+
+
+def _half_width(inner: FloatVolume, rest: BoolArray, inside: BoolArray) -> float:
+    """Half width of a part's continuation: in a tube, voxels lie a third of it below the surface on average."""
+    if np.count_nonzero(rest) < 0.3 * np.count_nonzero(inside):
+        return 0.0
+    return 3.0 * float(inner[rest].mean())
 
 
 def measured(grid: ContrastGrid, field: ContrastField, depth: FloatVolume, skin: BoolArray, opened: _Opened) -> _Blob:
@@ -232,6 +265,7 @@ def measured(grid: ContrastGrid, field: ContrastField, depth: FloatVolume, skin:
         radius=opened.radius,
         thickness=opened.largest / opened.radius,
         length=reach / opened.radius,
+        widening=opened.largest / opened.rest_width if opened.rest_width > 0 else math.inf,
         surround=int(np.count_nonzero(around)) / voxels,
         foreign=int(np.count_nonzero(foreign)) / voxels,
         tissue_hu=field.liver_hu - core_hu,
