@@ -20,6 +20,9 @@ _NESTED = 0.25
 MIN_EXTENSION_IOU = 0.25
 """A weaker box needs more overlap to be taken for a lesion's continuation."""
 
+NEXT_MM = 3.0
+"""Slices so near to a finding's ends are next to it; at least one always is."""
+
 Chain = tuple[FusedBox, ...]
 """The boxes of one finding, by slice, at most one a slice."""
 
@@ -75,13 +78,18 @@ def link(boxes: BySlice, *, slice_mm: float, gap_mm: float) -> list[Chain]:
     return [tuple(chain) for chain in closed + open_]
 
 
-def open_slices(chain: Chain, *, slice_mm: float, gap_mm: float, slices: Sequence[int]) -> list[tuple[int, Box2D]]:
-    """Where a chain may continue or has a gap: each such slice of ``slices`` with the box to expect there."""
-    known = {fused.slice_index: fused.box.box for fused in chain}
-    first, last = min(known), max(known)
-    reach = gap_slices(gap_mm, slice_mm) + 1
-    wanted = [k for k in slices if first - reach <= k <= last + reach and k not in known]
-    return [(k, expected_box(chain, k)) for k in wanted]
+def open_slices(chain: Chain, *, slice_mm: float, slices: Sequence[int]) -> list[tuple[int, Box2D]]:
+    """Where to look again: a chain's gaps and the slices next to its ends, each with the box to expect there.
+
+    Parameters
+    ----------
+    slices : sequence of int
+        Slices that may be looked at.
+    """
+    known = {fused.slice_index for fused in chain}
+    beyond = max(1, math.floor(NEXT_MM / slice_mm + 1e-6))
+    first, last = min(known) - beyond, max(known) + beyond
+    return [(k, expected_box(chain, k)) for k in slices if first <= k <= last and k not in known]
 
 
 def expected_box(chain: Chain, k: int) -> Box2D:

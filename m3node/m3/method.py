@@ -89,9 +89,7 @@ class M3Method:
         strong, weak = self._fused(reading, slices)
         chains = link(strong, slice_mm=slice_mm, gap_mm=gap_mm)
 
-        again = [
-            target for chain in chains for target in open_slices(chain, slice_mm=slice_mm, gap_mm=gap_mm, slices=slices)
-        ]
+        again = [target for chain in chains for target in open_slices(chain, slice_mm=slice_mm, slices=slices)]
         second = _Reading(views=reading.views)
         self._read(focus_views(volume, region, again), len(again), "looking again", second, volume, region, progress)
         for k, boxes in self._fused_again(second).items():

@@ -7,10 +7,13 @@ import weakref
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from m3node.detectors.contrast import ContrastDetector
 from m3node.detectors.contrast.foci import Focus
+from m3node.detectors.contrast.grid import make_grid
 from m3node.detectors.protocols import CropDetector, ScoreKind
 from m3node.detectors.registry import load_detector
 from m3node.evaluation.ct_writer import axial_geometry
@@ -177,6 +180,68 @@ def test_a_lesion_that_the_livers_mask_leaves_out_is_found_all_the_same() -> Non
     )
     (focus,) = ContrastDetector(ContrastSettings()).foci(scene.volume(), whole)
     assert dice(focus, lesion) > 0.8
+
+
+def test_a_stack_stored_the_other_way_round_gives_the_same_foci() -> None:
+    lesion = ball((12.0, 10.0, -20.0), 20.0)
+    scene = Scene().paint(lesion, 60.0)
+    volume, region = scene.volume(), scene.region()
+    flipped = tuple(slice(None, None, -1) for _ in range(3))
+    mirrored = LiverRegion(
+        parenchyma=VoxelMask.from_full(region.parenchyma.full()[flipped]),
+        envelope=VoxelMask.from_full(region.envelope.full()[flipped]),
+        source=region.source,
+        reference="",
+        algorithm="",
+    )
+    turned = CTVolume(hu=np.ascontiguousarray(volume.hu[flipped]), geometry=volume.geometry, sources=())
+    detector = ContrastDetector(ContrastSettings())
+    (focus,), (other,) = detector.foci(volume, region), detector.foci(turned, mirrored)
+    a, b = focus.mask.full(), other.mask.full()[flipped]
+    assert 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) > 0.95
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_stack_of_few_slices_is_no_error(slices: int) -> None:
+    scene = Scene().paint(ball((0.0, 0.0, 0.0), 24.0), 60.0)
+    volume, region = scene.volume(), scene.region()
+    keep = slice(17, 17 + slices)
+    few = CTVolume(hu=volume.hu[keep], geometry=axial_geometry((slices, *SHAPE[1:]), SPACING), sources=())
+    cut = LiverRegion(
+        parenchyma=VoxelMask.from_full(region.parenchyma.full()[keep]),
+        envelope=VoxelMask.from_full(region.envelope.full()[keep]),
+        source=region.source,
+        reference="",
+        algorithm="",
+    )
+    assert len(ContrastDetector(ContrastSettings()).foci(few, cut)) <= 1
+
+
+@given(
+    spacing=st.tuples(st.floats(0.8, 5.0), st.floats(0.5, 1.9), st.floats(0.5, 1.9)),
+    shift=st.tuples(*[st.integers(0, 3)] * 3),
+)
+@settings(max_examples=20, deadline=None)
+def test_an_outline_on_the_coarser_grid_lands_on_the_right_voxels(
+    spacing: tuple[float, float, float], shift: tuple[int, int, int]
+) -> None:
+    shape = tuple(int(50.0 / step) + 4 for step in spacing)
+    k, r, c = ((np.arange(n) - n / 2 - s) * step for n, step, s in zip(shape, spacing, shift, strict=True))
+    depth = 15.0 - np.sqrt(k[:, None, None] ** 2 + r[None, :, None] ** 2 + c[None, None, :] ** 2)
+    truth = depth > 0
+    mask = VoxelMask.from_full(truth)
+    region = LiverRegion(parenchyma=mask, envelope=mask, source=LiverSource.LABEL_MAP, reference="", algorithm="")
+    # HU that are the depth itself, so that the grid's block means are the coarse depth.
+    volume = CTVolume(
+        hu=np.rint(depth * 20).astype(np.int16),
+        geometry=axial_geometry((shape[0], shape[1], shape[2]), spacing),
+        sources=(),
+    )
+    grid = make_grid(volume, region)
+    assert grid is not None
+    whole = tuple(slice(0, n) for n in grid.hu.shape)
+    found = grid.refined((whole[0], whole[1], whole[2]), grid.hu, np.ones(grid.hu.shape, dtype=bool)).full()
+    assert 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth)) > 0.97
 
 
 def test_views_get_boxes_around_the_outline_on_their_slice() -> None:

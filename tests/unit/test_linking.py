@@ -68,8 +68,9 @@ def test_every_box_is_in_one_chain_and_no_chain_has_two_on_a_slice(items: list[t
 
 def test_slices_next_to_a_lesion_and_in_its_gaps_are_looked_at_again() -> None:
     chain = (on(5, square(10)), on(7, square(14)))
-    again = dict(open_slices(chain, slice_mm=5.0, gap_mm=6.0, slices=range(0, 9)))
-    assert sorted(again) == [3, 4, 6, 8]
+    again = dict(open_slices(chain, slice_mm=5.0, slices=range(0, 9)))
+    assert sorted(again) == [4, 6, 8]
+    assert sorted(dict(open_slices(chain, slice_mm=1.0, slices=range(0, 9)))) == [2, 3, 4, 6, 8]
     assert again[6] == square(12)
     assert again[8] == square(14)
     assert expected_box(chain, 3) == square(10)
