@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.acceptor import serve_associations
+from m3node.intake.receive.acceptor import serve_associations
 from m3node.settings import Caller, ListenerSettings, LogSettings, Settings
 from table import RatioRow, print_ratios
 

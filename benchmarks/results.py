@@ -26,10 +26,10 @@ from m3node.detectors.protocols import Box2D, DetectorIdentity, ScoreKind, Slice
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
-from m3node.intake.header import InstanceHeader
-from m3node.intake.manifest import Manifest, make_manifest, read_manifest, write_manifest
-from m3node.intake.reading import read_headers
-from m3node.intake.stacks import group_stacks
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import Manifest, make_manifest, read_manifest, write_manifest
+from m3node.intake.series.reading import read_headers
+from m3node.intake.series.stacks import group_stacks
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.lesion import Diameter, Lesion, MaskOrigin, Measurements
 from m3node.results.build import build_objects

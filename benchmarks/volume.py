@@ -30,10 +30,10 @@ from m3node.evaluation.ct_writer import write_ct_series
 from m3node.evaluation.phantom import abdomen_phantom
 from m3node.imaging.assemble import assemble
 from m3node.imaging.geometry import PatientGeometry
-from m3node.intake.header import InstanceHeader
-from m3node.intake.manifest import Manifest, make_manifest
-from m3node.intake.reading import read_headers
-from m3node.intake.stacks import group_stacks
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import Manifest, make_manifest
+from m3node.intake.series.reading import read_headers
+from m3node.intake.series.stacks import group_stacks
 from table import RatioRow, print_ratios
 
 Volume = npt.NDArray[np.generic]

@@ -15,7 +15,7 @@ from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.nifti import read_nifti, read_nifti_mask
 from m3node.imaging.volume import CTVolume, SliceSource
-from m3node.intake.inputs import survey
+from m3node.intake.folder.inputs import survey
 from m3node.settings import Settings
 
 LIVER = 5

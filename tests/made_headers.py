@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m3node.intake.header import InstanceHeader
+from m3node.intake.series.header import InstanceHeader
 
 HEADER = InstanceHeader(
     path="1.1/1.2/1.3.dcm",

@@ -11,8 +11,8 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from m3node.imaging.geometry import PatientGeometry
-from m3node.intake.header import FrameHeader, InstanceHeader, PixelLayout
-from m3node.intake.manifest import Manifest, SliceRef, StackKey
+from m3node.intake.series.header import FrameHeader, InstanceHeader, PixelLayout
+from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
 
 
 def made_manifest(files: Sequence[Path]) -> Manifest:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from m3node.intake.header import FrameHeader, InstanceHeader, Orientation, PixelLayout
-from m3node.intake.manifest import Manifest, make_manifest
-from m3node.intake.reading import read_headers
-from m3node.intake.stacks import Stack, group_stacks
+from m3node.intake.series.header import FrameHeader, InstanceHeader, Orientation, PixelLayout
+from m3node.intake.series.manifest import Manifest, make_manifest
+from m3node.intake.series.reading import read_headers
+from m3node.intake.series.stacks import Stack, group_stacks
 from made_headers import HEADER
 
 AXIAL: Orientation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

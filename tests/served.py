@@ -16,8 +16,8 @@ from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from m3node.intake.index import Index, series_files, spooled_series
-from m3node.intake.manifest import Manifest, read_manifest
+from m3node.intake.keeper.index import Index, series_files, spooled_series
+from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.layout import DataLayout
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

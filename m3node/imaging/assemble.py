@@ -17,9 +17,9 @@ from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.native import FrameTask, read_native
 from m3node.imaging.shared import SharedVolume
 from m3node.imaging.volume import CTVolume, HUArray, SliceSource
-from m3node.intake.header import FrameHeader, InstanceHeader, PixelLayout
-from m3node.intake.manifest import Manifest
-from m3node.intake.sop_classes import MULTI_FRAME_CT
+from m3node.intake.series.header import FrameHeader, InstanceHeader, PixelLayout
+from m3node.intake.series.manifest import Manifest
+from m3node.intake.series.sop_classes import MULTI_FRAME_CT
 from m3node.rejection import Reason
 
 PROCESSES_FROM = 64

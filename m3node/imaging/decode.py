@@ -14,8 +14,8 @@ from m3node.errors import InputRejected
 from m3node.imaging.native import FrameTask, pixel_dtype
 from m3node.imaging.rescale import Stored, unpack_bits, write_hu
 from m3node.imaging.volume import HUArray
-from m3node.intake.header import InstanceHeader, PixelLayout
-from m3node.intake.part10 import PARSER_ERRORS, open_part10, read_deflated_pixels
+from m3node.intake.series.header import InstanceHeader, PixelLayout
+from m3node.intake.series.part10 import PARSER_ERRORS, open_part10, read_deflated_pixels
 from m3node.rejection import Reason
 
 CODEC_ERRORS = (*PARSER_ERRORS, RuntimeError, OSError)

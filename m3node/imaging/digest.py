@@ -8,9 +8,9 @@ from pathlib import Path
 
 from m3node.imaging.decode import decode_frames
 from m3node.imaging.native import native_frames
-from m3node.intake import sop_classes
-from m3node.intake.header_json import header_to_dict
-from m3node.intake.reading import read_header
+from m3node.intake.series import sop_classes
+from m3node.intake.series.header_json import header_to_dict
+from m3node.intake.series.reading import read_header
 
 _IDENTITY = (
     "sop_class_uid",

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from m3node.errors import InputRejected
 from m3node.imaging.rescale import Stored, unpack_bits, write_hu
 from m3node.imaging.volume import HUArray
-from m3node.intake.header import InstanceHeader, PixelLayout
+from m3node.intake.series.header import InstanceHeader, PixelLayout
 from m3node.rejection import Reason
 
 _PIXEL_DATA = (0x7FE0, 0x0010)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from m3node.detectors.protocols import Detector, Progress
 from m3node.errors import InputRejected
-from m3node.intake.inputs import open_input, survey
-from m3node.intake.manifest import Manifest
+from m3node.intake.folder.inputs import open_input, survey
+from m3node.intake.series.manifest import Manifest
 from m3node.jobs.failure import failure
 from m3node.jobs.record import RECORD
 from m3node.jobs.rejections import rejected_findings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from m3node import __version__
 from m3node.detectors.protocols import DetectorIdentity
-from m3node.intake.manifest import StackKey
+from m3node.intake.series.manifest import StackKey
 from m3node.layout import DataLayout
 from m3node.rejection import Rejection
 from m3node.results.findings import Findings, Outcome

@@ -16,7 +16,7 @@ from pathlib import Path
 from m3node.delivery.outbox import cancel, enqueue, kinds_for
 from m3node.detectors.protocols import Detector
 from m3node.errors import M3NodeError
-from m3node.intake.manifest import Manifest, read_manifest
+from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.record import RECORD, RunRecord, read_record, records_of, write_record
 from m3node.jobs.rejections import rejected_findings
@@ -133,9 +133,7 @@ def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detecto
     return record
 
 
-def _run(
-    manifest: Manifest, folder: Path, older: Sequence[Path], settings: Settings, detector: Detector
-) -> RunRecord:
+def _run(manifest: Manifest, folder: Path, older: Sequence[Path], settings: Settings, detector: Detector) -> RunRecord:
     run = folder.name
     _log.info("run %s begins: %d slices", run, len(manifest.slices))
     started = time.monotonic()

@@ -67,14 +67,14 @@ def roles(settings: Settings) -> tuple[Role, ...]:
 
 
 def _acceptor(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.intake.acceptor import serve_associations  # noqa: PLC0415
+    from m3node.intake.receive.acceptor import serve_associations  # noqa: PLC0415
 
     serve_associations(settings, ready=report, stop=stop)
 
 
 def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
     from m3node.imaging.digest import content_digest  # noqa: PLC0415
-    from m3node.intake.keeper import run_keeper  # noqa: PLC0415
+    from m3node.intake.keeper.keeper import run_keeper  # noqa: PLC0415
     from m3node.jobs.rejections import record_rejection  # noqa: PLC0415
 
     record = partial(record_rejection, DataLayout(settings.data_dir))

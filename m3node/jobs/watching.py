@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from m3node.intake.watch import FolderWatch, Verdict, watch_folder
+from m3node.intake.folder.watch import FolderWatch, Verdict, watch_folder
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.inputs import InputReport, process_input, summary
 from m3node.rejection import Rejection

@@ -18,7 +18,7 @@ from m3node.errors import InputRejected
 from m3node.imaging.geometry import FloatArray
 from m3node.imaging.mask import BoolArray
 from m3node.imaging.volume import CTVolume
-from m3node.intake.seg_reference import LIVER_CODES
+from m3node.intake.series.seg_reference import LIVER_CODES
 from m3node.rejection import Reason
 
 SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})

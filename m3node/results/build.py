@@ -12,7 +12,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from m3node.errors import ResultError
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.results.dress import Job
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind, ResultObject

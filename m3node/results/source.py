@@ -22,8 +22,8 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import DSfloat
 
 from m3node.errors import ResultError
-from m3node.intake.header import Orientation, Vector3
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.header import Orientation, Vector3
+from m3node.intake.series.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class SourceSlice:
     frame_number : int or None
         From 1 in a multi-frame instance, None in a single-frame one.
     position, orientation, spacing, thickness
-        As in `m3node.intake.header.FrameHeader`; mm, LPS.
+        As in `m3node.intake.series.header.FrameHeader`; mm, LPS.
     rescale : tuple of float
         Slope and intercept.
     """

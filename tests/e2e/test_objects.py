@@ -13,8 +13,8 @@ import pytest
 
 from content_tree import groups, only
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.inputs import survey
-from m3node.intake.manifest import Manifest
+from m3node.intake.folder.inputs import survey
+from m3node.intake.series.manifest import Manifest
 from m3node.m3.lesion import MaskOrigin
 from m3node.results.build import DEFAULT_KINDS, build_objects
 from m3node.results.findings import Findings, Outcome, PredecessorReport

@@ -17,9 +17,9 @@ from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.assemble import geometry_of
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import BoolArray, VoxelMask
-from m3node.intake.manifest import Manifest, make_manifest
-from m3node.intake.reading import read_header
-from m3node.intake.stacks import group_stacks
+from m3node.intake.series.manifest import Manifest, make_manifest
+from m3node.intake.series.reading import read_header
+from m3node.intake.series.stacks import group_stacks
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind

@@ -28,8 +28,8 @@ from m3node.imaging.digest import content_digest
 from m3node.imaging.native import FrameTask
 from m3node.imaging.rescale import unpack_bits, write_hu
 from m3node.imaging.shared import SharedVolume
-from m3node.intake.manifest import Manifest, make_manifest
-from m3node.intake.stacks import group_stacks
+from m3node.intake.series.manifest import Manifest, make_manifest
+from m3node.intake.series.stacks import group_stacks
 from m3node.rejection import Reason
 from made_stacks import headers_of, manifest_of
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3node.intake.association import (
+from m3node.intake.receive.association import (
     STALE_SECONDS,
     ArrivalEvent,
     ClosedEvent,
@@ -118,7 +118,7 @@ def test_a_line_torn_by_a_full_disk_does_not_take_the_next_with_it(
 
 def test_a_killed_process_holds_no_lease(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from m3node.intake.association import OpenLease;"
+        "import sys, time; from pathlib import Path; from m3node.intake.receive.association import OpenLease;"
         "OpenLease(Path(sys.argv[1]), calling='A', called='B', peer='C'); print('open', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

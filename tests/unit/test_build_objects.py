@@ -17,7 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from m3node import identity
 from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.rejection import Reason, Rejection
 from m3node.results.build import DEFAULT_KINDS, build_objects, read_object

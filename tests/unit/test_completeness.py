@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from m3node.intake.completeness import Patience, Stillness, patience
+from m3node.intake.keeper.completeness import Patience, Stillness, patience
 from m3node.settings import Caller, CompletenessSettings, ListenerSettings, LiverSettings, Settings
 
 CALLERS = (

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import UID, AllTransferSyntaxes
 
-from m3node.intake.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED, presentation_contexts, support_rows
+from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED, presentation_contexts, support_rows
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ACCEPTED = {syntax.uid for syntax in UNCOMPRESSED + COMPRESSED}

@@ -13,7 +13,7 @@ from m3node.demo.returned import ReportedLesion, read_lesions, read_masks
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.evaluation.phantom import SMALL, Phantom, abdomen_phantom
 from m3node.imaging.mask import VoxelMask
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings
 from m3node.settings import Settings

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from m3node.cli.main import build_parser
-from m3node.intake import receive_status
-from m3node.intake.contexts import support_rows
+from m3node.intake.receive import status as receive_status
+from m3node.intake.receive.contexts import support_rows
 from m3node.layout import DataLayout
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.rejection import Reason

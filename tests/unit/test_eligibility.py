@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from m3node.intake.eligibility import judge
-from m3node.intake.header import InstanceHeader, Orientation
-from m3node.intake.stacks import Stack, group_stacks
+from m3node.intake.series.eligibility import judge
+from m3node.intake.series.header import InstanceHeader, Orientation
+from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.rejection import Reason, Rejection
 from m3node.settings import EligibilitySettings
 from made_stacks import ct_slice, ct_slices, headers_of, stack_of

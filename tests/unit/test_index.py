@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3node.intake.index import (
+from m3node.intake.keeper.index import (
     Index,
     RejectedGeneration,
     Settled,

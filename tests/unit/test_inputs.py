@@ -15,8 +15,8 @@ import pytest
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.identity import DEVICE_UID
-from m3node.intake import archive
-from m3node.intake.inputs import Survey, open_input, survey
+from m3node.intake.folder import archive
+from m3node.intake.folder.inputs import Survey, open_input, survey
 from m3node.rejection import Reason
 from m3node.settings import EligibilitySettings, SelectionRule, SelectionSettings, Settings
 

@@ -18,12 +18,12 @@ from pydicom.uid import RLELossless, SegmentationStorage, XRayRadiationDoseSRSto
 from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
 from m3node.identity import DEVICE_UID
 from m3node.imaging.digest import content_digest
-from m3node.intake.association import OpenLease
-from m3node.intake.header import InstanceHeader
-from m3node.intake.keeper import Keeper
-from m3node.intake.manifest import Manifest, StackKey, read_manifest
-from m3node.intake.reading import read_header
-from m3node.intake.stacks import Stack
+from m3node.intake.keeper.keeper import Keeper
+from m3node.intake.receive.association import OpenLease
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import Manifest, StackKey, read_manifest
+from m3node.intake.series.reading import read_header
+from m3node.intake.series.stacks import Stack
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Caller, CompletenessSettings, EligibilitySettings, ListenerSettings, Settings
@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_read_costs_only_its_own_series(
         return read_header(path, root, received_at=received_at)
 
     with monkeypatch.context() as broken:
-        broken.setattr("m3node.intake.keeper.read_header", read)
+        broken.setattr("m3node.intake.keeper.keeper.read_header", read)
         node.store(*bad, *good)
         node.wait(QUIET)
     assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
@@ -444,7 +444,7 @@ def test_a_judge_that_fails_costs_only_its_own_series(
         if stack.key.series_instance_uid == seeded_uid(1, "series"):
             raise ZeroDivisionError("PATIENT^NAME")
 
-    monkeypatch.setattr("m3node.intake.answering.judge", judge)
+    monkeypatch.setattr("m3node.intake.keeper.answering.judge", judge)
     node.store(*series(1), *series(2))
     node.wait(QUIET)
     assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
@@ -555,7 +555,7 @@ def test_nothing_of_a_patient_is_in_any_reason(node: Node, series: Series) -> No
 def test_a_full_disk_postpones_the_answer(node: Node, series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
     node.store(*series())
     with monkeypatch.context() as full:
-        full.setattr("m3node.intake.answering.write_manifest", _no_space)
+        full.setattr("m3node.intake.keeper.answering.write_manifest", _no_space)
         node.wait(QUIET)
     assert node.manifests == []
     node.wait(2 * QUIET)

@@ -32,7 +32,7 @@ TOOLS = {"evaluation": {"imaging", "liver", "detectors", "m3", "results"}}
 
 
 def part_of(module: str) -> str:
-    """The first name below ``m3node``: ``m3node.intake.header`` lives in ``intake``."""
+    """The first name below ``m3node``: ``m3node.intake.series.header`` lives in ``intake``."""
     return [*module.split("."), ""][1]
 
 
@@ -96,7 +96,7 @@ def test_the_evaluation_knows_types_and_method_but_nothing_that_receives_or_send
         if part_of(importing) == tool
         and part_of(imported) not in allowed | FLOW[0] | {tool}
         # a phantom's series can be read back as a manifest
-        and imported not in {"m3node.intake.header", "m3node.intake.manifest"}
+        and imported not in {"m3node.intake.series.header", "m3node.intake.series.manifest"}
     ]
     assert wrong == []
 

@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings

@@ -18,10 +18,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.volume import HUArray
-from m3node.intake import part10
-from m3node.intake.header import InstanceHeader
-from m3node.intake.header_json import header_from_json, header_to_json
-from m3node.intake.reading import read_header, read_headers
+from m3node.intake.series import part10
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.header_json import header_from_json, header_to_json
+from m3node.intake.series.reading import read_header, read_headers
 from m3node.rejection import Reason, Rejection
 from made_stacks import headers_of
 

@@ -13,8 +13,8 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
-from m3node.intake.receive_dimse import StoreAssembler, StoreRequest, parse_command, store_response
-from m3node.intake.receive_status import Answer
+from m3node.intake.receive.dimse import StoreAssembler, StoreRequest, parse_command, store_response
+from m3node.intake.receive.status import Answer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 

@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from m3node.errors import InputRejected
-from m3node.intake.receive_header import (
+from m3node.intake.receive.identity import (
     DEFLATED,
     EXPLICIT_BIG,
     IMPLICIT_LITTLE,

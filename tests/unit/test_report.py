@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from content_tree import children, concept, descendants, groups, measurement, only, texts, value_code
 from m3node import identity
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.m3.lesion import MaskOrigin
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.build import build_objects

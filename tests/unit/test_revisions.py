@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.errors import InputRejected
-from m3node.intake.header import InstanceHeader
-from m3node.intake.revisions import choose
+from m3node.intake.keeper.revisions import choose
+from m3node.intake.series.header import InstanceHeader
 from m3node.rejection import Reason
 from made_headers import HEADER
 

@@ -13,9 +13,9 @@ import pydicom
 import pytest
 
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.intake.manifest import Manifest, make_manifest, read_manifest, write_manifest
-from m3node.intake.reading import read_header
-from m3node.intake.stacks import group_stacks
+from m3node.intake.series.manifest import Manifest, make_manifest, read_manifest, write_manifest
+from m3node.intake.series.reading import read_header
+from m3node.intake.series.stacks import group_stacks
 from m3node.jobs.record import RunRecord, read_record, write_record
 from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed, answer, run_worker
 from m3node.jobs.steps import make_detector

@@ -18,7 +18,7 @@ from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume, SliceSource
-from m3node.intake.seg_reference import read_seg_reference
+from m3node.intake.series.seg_reference import read_seg_reference
 from m3node.liver.find import find_liver, region_from_mask
 from m3node.liver.from_seg import region_from_seg
 from m3node.liver.region import LiverSource

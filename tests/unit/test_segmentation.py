@@ -14,7 +14,7 @@ from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
-from m3node.intake.manifest import Manifest
+from m3node.intake.series.manifest import Manifest
 from m3node.m3.lesion import MaskOrigin
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from m3node.intake.selection import select
-from m3node.intake.stacks import Stack, group_stacks
+from m3node.intake.series.selection import select
+from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.rejection import Reason
 from m3node.settings import SelectionRule, SelectionSettings
 from made_stacks import ct_slices

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3node.identity import IMPLEMENTATION_CLASS_UID
-from m3node.intake import spool as spool_module
-from m3node.intake.receive_header import Identity
-from m3node.intake.spool import INCOMING, Spool, Stored, encoding_digest, file_meta, remove_leftovers
+from m3node.intake.receive import spool as spool_module
+from m3node.intake.receive.identity import Identity
+from m3node.intake.receive.spool import INCOMING, Spool, Stored, encoding_digest, file_meta, remove_leftovers
 from m3node.layout import DataLayout
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -238,7 +238,7 @@ def test_many_senders_of_one_instance_at_once_lose_nothing(layout: DataLayout, s
 def test_unfinished_files_of_dead_processes_are_removed_and_of_living_ones_kept(layout: DataLayout) -> None:
     Spool(layout)
     dead = subprocess.run(
-        [sys.executable, "-c", "import os; from m3node.intake.association import process_started as s; "
+        [sys.executable, "-c", "import os; from m3node.intake.receive.association import process_started as s; "
          "print(f'{os.getpid()}.{s(os.getpid())}')"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3node.errors import M3NodeError
-from m3node.intake.header import InstanceHeader
-from m3node.intake.manifest import make_manifest, manifest_key, read_manifest, write_manifest
-from m3node.intake.stacks import Stack, group_stacks
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import make_manifest, manifest_key, read_manifest, write_manifest
+from m3node.intake.series.stacks import Stack, group_stacks
 from made_stacks import AXIAL, ct_slice, ct_slices, headers_of, manifest_of
 
 HEIGHTS = [float(z) for z in range(0, 40, 2)]

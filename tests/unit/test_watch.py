@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from m3node.intake.settling import Settling, fingerprint
-from m3node.intake.watch import CRASH_LIMIT, FolderWatch, Verdict, watch_folder
+from m3node.intake.folder.settling import Settling, fingerprint
+from m3node.intake.folder.watch import CRASH_LIMIT, FolderWatch, Verdict, watch_folder
 from m3node.rejection import Reason, Rejection
 
 SETTLE = 5.0
@@ -185,7 +185,7 @@ def test_a_crash_at_any_moment_loses_no_input(watched: Watched, moment: str, mon
         if moment == "process":
             crash.setattr(watched, "then", die)
         elif moment == "reason":
-            crash.setattr("m3node.intake.watch._write_reason", die)
+            crash.setattr("m3node.intake.folder.watch._write_reason", die)
         else:
             crash.setattr(Path, "rename", _die_at(moment, Path.rename))
         with pytest.raises(Killed):

@@ -19,9 +19,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
-from m3node.intake.acceptor import serve_associations
-from m3node.intake.association import LeaseReader
-from m3node.intake.receive_header import Identity
+from m3node.intake.receive.acceptor import serve_associations
+from m3node.intake.receive.association import LeaseReader
+from m3node.intake.receive.identity import Identity
 from m3node.layout import DataLayout
 from m3node.settings import Caller, ListenerSettings, Settings
 

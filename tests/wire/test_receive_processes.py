@@ -14,9 +14,9 @@ import pytest
 from receiving import Node, associated, eventually, named, raw_store, running, settings_for, tiny
 
 from m3node.errors import ConfigError
-from m3node.intake.acceptor import serve_associations
-from m3node.intake.association import ClosedEvent, Lease, LeaseReader, process_started, read_leases
-from m3node.intake.spool import INCOMING
+from m3node.intake.receive.acceptor import serve_associations
+from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, process_started, read_leases
+from m3node.intake.receive.spool import INCOMING
 
 
 def any_leases(folder: Path) -> list[Lease]:
@@ -73,7 +73,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
         "import sys, threading\n"
         "from pathlib import Path\n"
         "from receiving import settings_for\n"
-        "from m3node.intake.acceptor import serve_associations\n"
+        "from m3node.intake.receive.acceptor import serve_associations\n"
         "if __name__ == '__main__':\n"
         "    serve_associations(settings_for(Path(sys.argv[1])), ready=lambda port: print(port, flush=True),\n"
         "                       stop=threading.Event())\n"

@@ -38,10 +38,10 @@ from receiving import (
     tiny,
 )
 
-from m3node.intake.association import ArrivalEvent, LeaseReader, read_leases
-from m3node.intake.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
-from m3node.intake.receive_header import Identity
-from m3node.intake.receiver import Receiver
+from m3node.intake.receive.association import ArrivalEvent, LeaseReader, read_leases
+from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
+from m3node.intake.receive.identity import Identity
+from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
 
 

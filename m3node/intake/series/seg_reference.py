@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m3node.errors import InputRejected
-from m3node.intake.elements import items, text
-from m3node.intake.part10 import PARSER_ERRORS, open_part10
-from m3node.intake.references import referenced_series
+from m3node.intake.series.elements import items, text
+from m3node.intake.series.part10 import PARSER_ERRORS, open_part10
+from m3node.intake.series.references import referenced_series
 
 LIVER_CODES = frozenset({("SCT", "10200004"), ("SRT", "T-62000"), ("SNM3", "T-62000"), ("99SDM", "T-62000")})
 """Coding scheme and value of "liver"; SRT in older files (PS3.16 annex L)."""

@@ -18,8 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from m3node.errors import ConfigError
-from m3node.intake.receiver import FINISHED, GRACE_SECONDS, READY, REFUSE, SERVE, STOP, receive
-from m3node.intake.spool import remove_leftovers
+from m3node.intake.receive.receiver import FINISHED, GRACE_SECONDS, READY, REFUSE, SERVE, STOP, receive
+from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
 

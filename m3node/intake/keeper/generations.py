@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3node.intake.header import InstanceHeader
-from m3node.intake.index import RejectedGeneration
-from m3node.intake.manifest import Manifest, StackKey, read_manifest, slices_digest
+from m3node.intake.keeper.index import RejectedGeneration
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import Manifest, StackKey, read_manifest, slices_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Answer:
     key : str
         The manifest's key; empty for a rejection.
     slices : str
-        Digest of the slices (`m3node.intake.manifest.slices_digest`).
+        Digest of the slices (`m3node.intake.series.manifest.slices_digest`).
     instances : frozenset of str
         SOP Instance UIDs with digests of a manifest's instances; empty for a rejection.
     segs : frozenset of str

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m3node.intake.header import InstanceHeader
-from m3node.intake.header_json import header_from_dict, header_to_dict
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.header_json import header_from_dict, header_to_dict
 from m3node.rejection import Reason, Rejection
 
 TAIL_BYTES = 256
@@ -43,7 +43,7 @@ class RejectedGeneration:
     generation : int
         From 1.
     slices : str
-        Digest of its slices (`m3node.intake.manifest.slices_digest`).
+        Digest of its slices (`m3node.intake.series.manifest.slices_digest`).
     """
 
     stack: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from m3node.errors import InputRejected
-from m3node.intake.elements import items, text
-from m3node.intake.part10 import PARSER_ERRORS, open_part10
+from m3node.intake.series.elements import items, text
+from m3node.intake.series.part10 import PARSER_ERRORS, open_part10
 from m3node.rejection import Reason
 
 _REFERENCED_SERIES = 0x00081115
@@ -19,7 +19,7 @@ def referenced_series(path: Path) -> frozenset[str]:
     Raises
     ------
     InputRejected
-        As for `m3node.intake.reading.read_header`.
+        As for `m3node.intake.series.reading.read_header`.
     """
     opened = open_part10(path, name=path.name, tags=(_REFERENCED_SERIES,), digest=False)
     try:

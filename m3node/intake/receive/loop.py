@@ -28,8 +28,8 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from m3node.intake.receive_dimse import COMMAND, StoreAssembler, StoreRequest, store_response
-from m3node.intake.receive_status import Answer
+from m3node.intake.receive.dimse import COMMAND, StoreAssembler, StoreRequest, store_response
+from m3node.intake.receive.status import Answer
 
 LOGGER = logging.getLogger(__name__)
 

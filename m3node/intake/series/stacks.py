@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3node.intake import sop_classes
-from m3node.intake.header import FrameHeader, InstanceHeader, Orientation, Vector3
-from m3node.intake.manifest import SliceRef, StackKey
+from m3node.intake.series import sop_classes
+from m3node.intake.series.header import FrameHeader, InstanceHeader, Orientation, Vector3
+from m3node.intake.series.manifest import SliceRef, StackKey
 
 SAME_POSITION_MM = 0.01
 """Slices nearer than this lie at one position; scanners round positions to a tenth or a hundredth of a millimetre."""

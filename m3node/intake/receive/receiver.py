@@ -19,10 +19,10 @@ from pynetdicom.ae import ApplicationEntity
 
 from m3node import logs
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from m3node.intake.association import HEARTBEAT_SECONDS, OpenLease
-from m3node.intake.contexts import presentation_contexts
-from m3node.intake.receive_session import Session
-from m3node.intake.spool import Spool
+from m3node.intake.receive.association import HEARTBEAT_SECONDS, OpenLease
+from m3node.intake.receive.contexts import presentation_contexts
+from m3node.intake.receive.session import Session
+from m3node.intake.receive.spool import Spool
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from m3node.errors import InputRejected
-from m3node.intake import sop_classes
-from m3node.intake.elements import decimal, decimals, identifying_bytes, integer_string, text, texts, unsigned
-from m3node.intake.header import FrameHeader, InstanceHeader, Orientation, PixelLayout, Vector3
-from m3node.intake.multiframe import multiframe_headers
-from m3node.intake.part10 import PARSER_ERRORS, OpenedFile, open_part10
+from m3node.intake.series import sop_classes
+from m3node.intake.series.elements import decimal, decimals, identifying_bytes, integer_string, text, texts, unsigned
+from m3node.intake.series.header import FrameHeader, InstanceHeader, Orientation, PixelLayout, Vector3
+from m3node.intake.series.multiframe import multiframe_headers
+from m3node.intake.series.part10 import PARSER_ERRORS, OpenedFile, open_part10
 from m3node.rejection import Reason, Rejection
 
 UID_PATTERN = re.compile(r"[0-9]{1,64}(?:\.[0-9]+)*")

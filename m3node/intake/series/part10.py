@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from m3node.errors import InputRejected
-from m3node.intake.elements import text
+from m3node.intake.series.elements import text
 from m3node.rejection import Reason
 
 MAX_INFLATED_BYTES = 64 * 1024**2

@@ -16,13 +16,13 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from m3node.errors import InputRejected
-from m3node.intake import receive_status
-from m3node.intake.association import OpenLease
-from m3node.intake.receive_dimse import StoreRequest
-from m3node.intake.receive_header import identify, is_valid_uid
-from m3node.intake.receive_loop import ServedAssociation
-from m3node.intake.receive_status import Answer
-from m3node.intake.spool import Spool
+from m3node.intake.receive import status as receive_status
+from m3node.intake.receive.association import OpenLease
+from m3node.intake.receive.dimse import StoreRequest
+from m3node.intake.receive.identity import identify, is_valid_uid
+from m3node.intake.receive.loop import ServedAssociation
+from m3node.intake.receive.spool import Spool
+from m3node.intake.receive.status import Answer
 from m3node.settings import ListenerSettings
 
 LOGGER = logging.getLogger(__name__)

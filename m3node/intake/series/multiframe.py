@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydicom.dataset import Dataset
 
-from m3node.intake.elements import decimal, decimals, integer_string, item, items, text, texts, unsigned
-from m3node.intake.header import FrameHeader
+from m3node.intake.series.elements import decimal, decimals, integer_string, item, items, text, texts, unsigned
+from m3node.intake.series.header import FrameHeader
 
 _SHARED = 0x52009229
 _PER_FRAME = 0x52009230

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from m3node.durable import write_once
 from m3node.errors import M3NodeError
-from m3node.intake.header import InstanceHeader
-from m3node.intake.header_json import header_from_dict, header_to_dict
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.header_json import header_from_dict, header_to_dict
 
 _FORMAT = "m3node.manifest/1"
 
@@ -111,7 +111,7 @@ class Manifest:
 
 
 class SortedStack(Protocol):
-    """What a manifest is made from; `m3node.intake.stacks.Stack` is one."""
+    """What a manifest is made from; `m3node.intake.series.stacks.Stack` is one."""
 
     @property
     def key(self) -> StackKey:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from m3node.errors import InputRejected
-from m3node.intake.header import InstanceHeader
+from m3node.intake.series.header import InstanceHeader
 from m3node.rejection import Rejection
 
 _log = logging.getLogger(__name__)

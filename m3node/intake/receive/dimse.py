@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from m3node.intake.receive_status import Answer
+from m3node.intake.receive.status import Answer
 
 C_STORE_RQ = 0x0001
 _C_STORE_RSP = 0x8001

@@ -10,11 +10,8 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from m3node.intake import sop_classes
-from m3node.intake.eligibility import judge
-from m3node.intake.generations import Answer, Next, contents, next_generation, read_answers
-from m3node.intake.header import InstanceHeader
-from m3node.intake.index import (
+from m3node.intake.keeper.generations import Answer, Next, contents, next_generation, read_answers
+from m3node.intake.keeper.index import (
     Index,
     RejectedGeneration,
     SeriesRecord,
@@ -23,11 +20,14 @@ from m3node.intake.index import (
     content_line,
     rejected_line,
 )
-from m3node.intake.manifest import StackKey, make_manifest, slices_digest, write_manifest
-from m3node.intake.revisions import choose
-from m3node.intake.seg_reference import read_seg_reference
-from m3node.intake.selection import select
-from m3node.intake.stacks import Stack, group_stacks
+from m3node.intake.keeper.revisions import choose
+from m3node.intake.series import sop_classes
+from m3node.intake.series.eligibility import judge
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import StackKey, make_manifest, slices_digest, write_manifest
+from m3node.intake.series.seg_reference import read_seg_reference
+from m3node.intake.series.selection import select
+from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings

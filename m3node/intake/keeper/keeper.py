@@ -17,12 +17,9 @@ from typing import Any
 
 from m3node.errors import InputRejected, M3NodeError, ResultError
 from m3node.identity import DEVICE_UID
-from m3node.intake import sop_classes
-from m3node.intake.answering import Answering, Content, Record
-from m3node.intake.association import ArrivalEvent, LeaseReader
-from m3node.intake.completeness import Stillness, patience
-from m3node.intake.header import InstanceHeader
-from m3node.intake.index import (
+from m3node.intake.keeper.answering import Answering, Content, Record
+from m3node.intake.keeper.completeness import Stillness, patience
+from m3node.intake.keeper.index import (
     Index,
     SeriesRecord,
     Settled,
@@ -35,9 +32,12 @@ from m3node.intake.index import (
     settled_line,
     spooled_series,
 )
-from m3node.intake.own_objects import OwnObjects
-from m3node.intake.reading import read_header
-from m3node.intake.seg_reference import SegReference, read_seg_reference
+from m3node.intake.keeper.own_objects import OwnObjects
+from m3node.intake.receive.association import ArrivalEvent, LeaseReader
+from m3node.intake.series import sop_classes
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.reading import read_header
+from m3node.intake.series.seg_reference import SegReference, read_seg_reference
 from m3node.layout import DataLayout
 from m3node.logs import describe
 from m3node.rejection import Reason, Rejection

@@ -20,8 +20,8 @@ from typing import Literal
 
 from m3node.durable import sync_folder
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from m3node.intake.association import process_started
-from m3node.intake.receive_header import Identity
+from m3node.intake.receive.association import process_started
+from m3node.intake.receive.identity import Identity
 from m3node.layout import DataLayout
 
 LOGGER = logging.getLogger(__name__)

@@ -16,15 +16,15 @@ from pydicom.uid import UID
 
 from m3node.errors import InputRejected
 from m3node.identity import DEVICE_UID
-from m3node.intake import sop_classes
-from m3node.intake.archive import unpack_zip
-from m3node.intake.eligibility import judge
-from m3node.intake.header import InstanceHeader
-from m3node.intake.manifest import Manifest, StackKey, make_manifest
-from m3node.intake.reading import read_headers
-from m3node.intake.seg_reference import read_seg_reference
-from m3node.intake.selection import select
-from m3node.intake.stacks import group_stacks
+from m3node.intake.folder.archive import unpack_zip
+from m3node.intake.series import sop_classes
+from m3node.intake.series.eligibility import judge
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.manifest import Manifest, StackKey, make_manifest
+from m3node.intake.series.reading import read_headers
+from m3node.intake.series.seg_reference import read_seg_reference
+from m3node.intake.series.selection import select
+from m3node.intake.series.stacks import group_stacks
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from m3node.intake.header import FrameHeader, InstanceHeader, PixelLayout
+from m3node.intake.series.header import FrameHeader, InstanceHeader, PixelLayout
 
 _PIXELS = tuple(field.name for field in fields(PixelLayout))
 _FRAME = tuple(field.name for field in fields(FrameHeader))

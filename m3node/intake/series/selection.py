@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from m3node.intake.stacks import Stack
+from m3node.intake.series.stacks import Stack
 from m3node.rejection import Reason, Rejection
 from m3node.settings import SelectionRule, SelectionSettings
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from m3node.intake.contexts import COMPRESSED, UNCOMPRESSED
-from m3node.intake.header import InstanceHeader
-from m3node.intake.stacks import SAME_POSITION_MM, Stack, is_localizer, stack_normal
+from m3node.intake.receive.contexts import COMPRESSED, UNCOMPRESSED
+from m3node.intake.series.header import InstanceHeader
+from m3node.intake.series.stacks import SAME_POSITION_MM, Stack, is_localizer, stack_normal
 from m3node.rejection import Reason, Rejection
 from m3node.settings import EligibilitySettings
 

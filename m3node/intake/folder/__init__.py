@@ -1,0 +1,1 @@
+"""What people hand over as files: folders, ZIPs, and the watched folder."""

@@ -1,0 +1,1 @@
+"""Follows the spool: the index, when a series is complete, revisions and generations."""

@@ -1,0 +1,1 @@
+"""From instances to manifests: headers, stacks, what is fit, and the manifest that fixes a generation."""
