@@ -10,7 +10,6 @@ import { readReport } from './report.mjs';
 import { readSegmentation } from './segmentation.mjs';
 
 const [folder, segmentation, ...reports] = process.argv.slice(2);
-const print = console.log.bind(console);
 // The adapters tell the console what they do; only our answer belongs on stdout, their complaints in it.
 let warnings = [];
 console.log = console.info = console.debug = () => {};
@@ -28,5 +27,5 @@ const answer = { segmentation: await withWarnings(() => readSegmentation(segment
 for (const file of reports) {
   answer.reports[basename(file)] = await withWarnings(() => ({ measurements: readReport(file, series) }));
 }
-print(JSON.stringify(answer));
-process.exit(0); // the adapters leave timers behind
+// The adapters leave timers behind, so the end is ours to make, once a pipe has taken all of the answer.
+process.stdout.write(`${JSON.stringify(answer)}\n`, () => process.exit(0));
