@@ -28,6 +28,12 @@ PROCESSES_FROM = 64
 _BATCH = 8
 """Frames that a thread reads at a time."""
 
+_READING_THREADS = 3
+"""More do not read faster: the kernel hands out the volume's memory one page after the other."""
+
+_SHARES_A_THREAD = 4
+"""Few, so that threads seldom meet; more than one, so that none waits long for the last."""
+
 _STAGE = "reading the volume"
 
 
@@ -158,25 +164,24 @@ def _layout(header: InstanceHeader) -> PixelLayout:
 
 
 def _read_native(jobs: Sequence[Job], hu: HUArray, workers: int, advance: Callable[[int], None]) -> None:
-    def read(batch: Sequence[Job]) -> None:
-        for path, header, tasks in batch:
-            read_native(path, header, tasks, hu)
+    def read(share: Sequence[Job]) -> None:
+        room = np.empty(hu.shape[1:], dtype=np.int16)
+        for path, header, tasks in share:
+            read_native(path, header, tasks, hu, room)
             advance(len(tasks))
 
-    # A multi-frame instance is read in parts, so that all threads have work; single slices go in batches, since a call
-    # to another thread costs as much as reading one.
+    # A multi-frame instance is read in parts, so that all threads have work.
     parts = [
-        (path, header, tasks[first : first + _BATCH])
-        for path, header, tasks in jobs
-        for first in range(0, len(tasks), _BATCH)
+        (path, header, tasks[first : first + 16]) for path, header, tasks in jobs for first in range(0, len(tasks), 16)
     ]
-    per_call = max(1, _BATCH // max((len(tasks) for _, _, tasks in parts), default=1))
-    batches = [parts[first : first + per_call] for first in range(0, len(parts), per_call)]
-    if workers == 1 or len(batches) < 2:
+    threads = min(workers, _READING_THREADS, len(parts))
+    if threads < 2:
         read(parts)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(read, batches):
+    size = -(-len(parts) // (threads * _SHARES_A_THREAD))
+    shares = [parts[first : first + size] for first in range(0, len(parts), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(read, shares):
             pass
 
 

@@ -7,6 +7,7 @@ it does, however the parent ended, and nothing of the parent's is imported or in
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from m3node.imaging.decode import Job
 from m3node.imaging.shared import SharedVolume
 from m3node.rejection import Reason
 
-_FRAMES_A_BATCH = 8
+_FRAMES_A_BATCH = 4
 
 Batch = list[Job]
 
@@ -94,6 +95,7 @@ def _worker(volume: SharedVolume) -> Iterator[subprocess.Popen[bytes]]:
         stdout=subprocess.PIPE,
         pass_fds=(volume.handle,),
         start_new_session=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start threads that nothing here uses
     )
     try:
         yield worker

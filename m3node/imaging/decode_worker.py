@@ -27,7 +27,7 @@ def main() -> None:
         except EOFError:
             return
         try:
-            decode_into(batch, hu, lambda _: None)
+            decode_into(batch, hu, lambda _: None, single_threaded=True)
         except InputRejected as error:
             pickle.dump((error.reason, error.message), answers)
         else:

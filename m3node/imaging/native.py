@@ -14,7 +14,7 @@ import numpy as np
 from pydicom.uid import ExplicitVRBigEndian
 
 from m3node.errors import InputRejected
-from m3node.imaging.rescale import Stored, unpack_bits, write_hu
+from m3node.imaging.rescale import Stored, bounds_of, unpack_bits, write_hu
 from m3node.imaging.volume import HUArray
 from m3node.intake.series.header import InstanceHeader, PixelLayout
 from m3node.rejection import Reason
@@ -32,7 +32,7 @@ class FrameTask:
     intercept: float
 
 
-def read_native(path: Path, header: InstanceHeader, tasks: Sequence[FrameTask], hu: HUArray) -> None:
+def read_native(path: Path, header: InstanceHeader, tasks: Sequence[FrameTask], hu: HUArray, room: HUArray) -> None:
     """Read frames of one uncompressed instance into their slices.
 
     Parameters
@@ -45,16 +45,21 @@ def read_native(path: Path, header: InstanceHeader, tasks: Sequence[FrameTask], 
         Which frames go where.
     hu : ndarray of int16, shape (slices, rows, columns)
         Written to.
+    room : ndarray of int16, shape (rows, columns)
+        What comes from the file lies here first: one slice that stays in the core's cache, so that the volume's
+        memory, which is not, is written once.
 
     Raises
     ------
     InputRejected
         ``UNDECODABLE``: the file is gone, was changed, or is cut short.
     """
+    layout = _layout(header)
+    bounds = bounds_of(layout.bits_stored, signed=layout.pixel_representation == 1)
     with _opened(path, header) as handle:
         for task in tasks:
-            plane = hu[task.slice_index]
-            write_hu(_frame(handle, header, task.frame, plane), task.slope, task.intercept, plane)
+            stored = _frame(handle, header, task.frame, room)
+            write_hu(stored, task.slope, task.intercept, hu[task.slice_index], bounds=bounds)
 
 
 def native_frames(path: Path, header: InstanceHeader, frames: Sequence[int]) -> list[Stored]:

@@ -14,7 +14,9 @@ _LOWEST, _HIGHEST = -32768, 32767
 Stored = npt.NDArray[np.integer[Any]]
 
 
-def write_hu(stored: Stored, slope: float, intercept: float, out: HUArray) -> None:
+def write_hu(
+    stored: Stored, slope: float, intercept: float, out: HUArray, *, bounds: tuple[int, int] | None = None
+) -> None:
     """Write ``slope * stored + intercept`` (PS3.3 C.11.1.1.2) as int16.
 
     Fractions are rounded to the nearest integer, halves to the even one; what int16 cannot hold is clipped to its
@@ -29,11 +31,15 @@ def write_hu(stored: Stored, slope: float, intercept: float, out: HUArray) -> No
         Rescale Slope and Rescale Intercept of this slice or frame.
     out : ndarray of int16, same shape
         Where to.
+    bounds : tuple of int, optional
+        No stored value is below or above these; looked up in ``stored`` where nobody knows.
     """
     if slope == 1.0 and intercept == int(intercept) and stored.dtype.itemsize == 2:
         shift = int(intercept)
-        lowest = 0 if stored.dtype.kind == "u" and shift >= _LOWEST else int(stored.min())
-        if lowest + shift >= _LOWEST and int(stored.max()) + shift <= _HIGHEST:
+        lowest, highest = bounds or (int(stored.min()), int(stored.max()))
+        if lowest + shift < _LOWEST or highest + shift > _HIGHEST:
+            lowest, highest = int(stored.min()), int(stored.max())
+        if lowest + shift >= _LOWEST and highest + shift <= _HIGHEST:
             # The sum fits int16, so arithmetic modulo 65536 gives it for signed and unsigned values alike.
             np.add(stored.view(np.uint16), np.uint16(shift % 65536), out=out.view(np.uint16))
             return
@@ -43,6 +49,11 @@ def write_hu(stored: Stored, slope: float, intercept: float, out: HUArray) -> No
     np.rint(values, out=values)
     np.clip(values, _LOWEST, _HIGHEST, out=values)
     out[...] = values
+
+
+def bounds_of(bits_stored: int, *, signed: bool) -> tuple[int, int]:
+    """Return the least and the greatest value that so many bits hold."""
+    return (-(1 << (bits_stored - 1)), (1 << (bits_stored - 1)) - 1) if signed else (0, (1 << bits_stored) - 1)
 
 
 def unpack_bits(plane: npt.NDArray[np.uint16], *, bits_stored: int, high_bit: int, signed: bool) -> Stored:

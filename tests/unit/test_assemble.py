@@ -16,19 +16,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.pixels.utils import compress
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging import assemble as assembling
+from m3node.imaging import decode
 from m3node.imaging.assemble import assemble
+from m3node.imaging.decode import decode_frames
 from m3node.imaging.decode_pool import decode_in_processes
 from m3node.imaging.digest import content_digest
 from m3node.imaging.native import FrameTask
 from m3node.imaging.rescale import unpack_bits, write_hu
 from m3node.imaging.shared import SharedVolume
 from m3node.intake.series.manifest import Manifest, make_manifest
+from m3node.intake.series.reading import read_header
 from m3node.intake.series.stacks import group_stacks
 from m3node.rejection import Reason
 from made_stacks import headers_of, manifest_of
@@ -425,3 +428,23 @@ def test_no_file_stays_open(series: Path) -> None:
     for _ in range(3):
         assemble(manifest_of(series), workers=2)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_core_and_all_cores_decode_jpeg_2000_alike(test_data: Path) -> None:
+    root = test_data / "ct_liver_j2k"
+    header = read_header(root / "000.dcm", root)
+    (all_cores,) = decode_frames(root / "000.dcm", header, [0])
+    (one_core,) = decode_frames(root / "000.dcm", header, [0], single_threaded=True)
+    np.testing.assert_array_equal(one_core, all_cores)
+    assert int(one_core.max()) > 1000
+
+
+def test_a_preferred_codec_that_gives_up_leaves_the_work_to_another(
+    test_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = test_data / "ct_liver_j2k"
+    header = read_header(root / "000.dcm", root)
+    (expected,) = decode_frames(root / "000.dcm", header, [0])
+    monkeypatch.setitem(decode._SINGLE_THREADED, JPEG2000Lossless, "no such codec")
+    (decoded,) = decode_frames(root / "000.dcm", header, [0], single_threaded=True)
+    np.testing.assert_array_equal(decoded, expected)
