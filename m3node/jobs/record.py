@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from m3node.durable import write_once
+from m3node.errors import ResultError
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
+
+_log = logging.getLogger(__name__)
 
 RECORD = "run.json"
 
@@ -74,11 +79,22 @@ def write_record(record: RunRecord, folder: Path) -> None:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Read ``run.json``; None when the run is not done."""
+    """Read ``run.json``; None when the run is not done.
+
+    Raises
+    ------
+    ResultError
+        It is damaged, or of another version.
+    """
     try:
-        tree = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return _record(json.loads((folder / RECORD).read_text(encoding="utf-8")), folder)
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultError(f"{RECORD} of run {folder.name} is damaged; the run counts as done") from error
+
+
+def _record(tree: dict[str, Any], folder: Path) -> RunRecord:
     objects = tuple(
         ResultObject(
             kind=ObjectKind(item["kind"]),
@@ -110,7 +126,11 @@ def records_of(results: Path, series_instance_uid: str) -> dict[str, Path]:
     """Return the folders of a series' finished runs by the key of the manifest that each answers."""
     folders: dict[str, Path] = {}
     for path in results.glob(f"{series_instance_uid}.*/{RECORD}"):
-        record = read_record(path.parent)
+        try:
+            record = read_record(path.parent)
+        except ResultError as error:
+            _log.error("%s", error)
+            continue
         # 1.2.3.g1 is found for 1.2.3, and so is 1.2.3.4.g1 of another series.
         if record is not None and record.series_instance_uid == series_instance_uid:
             folders[record.manifest_key] = path.parent

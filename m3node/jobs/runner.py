@@ -7,7 +7,6 @@ leaves a run that is taken up again where its files end. The durable job engine 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 
 from m3node.delivery.outbox import cancel, enqueue, kinds_for
 from m3node.detectors.protocols import Detector
-from m3node.errors import M3NodeError
+from m3node.errors import M3NodeError, ResultError
+from m3node.intake.receive.association import supervisor
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.record import RECORD, RunRecord, read_record, records_of, write_record
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 PAUSE_SECONDS = 10.0
 """Pause after trouble with the disk or memory, before the same run is taken up again."""
+STARTS = "starts"
 CRASH_LIMIT = 3
 """A run that was begun so often under one supervisor and never ended took its worker down: it is set aside."""
 
@@ -50,14 +51,16 @@ def run_worker(settings: Settings, stop: threading.Event) -> None:
             continue
         try:
             answer(path, layout, settings, detector)
-        except (OSError, M3NodeError) as error:
+        except Exception as error:  # noqa: BLE001 - one run must not keep all others from being answered
             trouble = transient(error)
             if trouble is None:
                 # Its own failures become a recorded reason; what comes here is a damaged file of the data folder.
-                _log.critical("run %s cannot be begun or closed and is passed over: %s", path.stem, describe(error))
+                what = str(error) if isinstance(error, M3NodeError) else describe(error)
+                _log.critical("run %s cannot be begun or closed and is passed over: %s", path.stem, what)
                 queue.skip(path)
                 continue
             _log.error("run %s waits: %s; trying again in %g s", path.stem, trouble.strerror, PAUSE_SECONDS)
+            queue.defer(path)
             stop.wait(PAUSE_SECONDS)
 
 
@@ -69,6 +72,7 @@ class Queue:
         self._done: set[str] = set()
         self._waiting: list[Path] = []
         self._stamp = -1
+        self._deferred: dict[str, int] = {}
 
     def next(self) -> Path | None:
         """Return the oldest unanswered manifest, or None."""
@@ -91,9 +95,24 @@ class Queue:
         self._done.add(path.name)
         self._waiting.remove(path)
 
+    def defer(self, path: Path) -> None:
+        """Let the others go first: the trouble may be one file's, a bad sector for one, and not the whole disk's.
+
+        The stack's later generations stay behind it, so that an archive never gets the older answer last.
+        """
+        self._deferred[_label(path)] = self._deferred.get(_label(path), 0) + 1
+        self._waiting.sort(key=self._turn)
+
     def _scan(self) -> None:
         new = [path for path in self._layout.manifests.glob("*.json") if path.name not in self._done]
-        self._waiting = sorted(new, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        self._waiting = sorted(new, key=self._turn)
+
+    def _turn(self, path: Path) -> tuple[int, int, str]:
+        return self._deferred.get(_label(path), 0), path.stat().st_mtime_ns, path.name
+
+
+def _label(path: Path) -> str:
+    return path.stem.rpartition(".g")[0]
 
 
 def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detector) -> RunRecord:
@@ -145,6 +164,7 @@ def _run(manifest: Manifest, folder: Path, older: Sequence[Path], settings: Sett
             objects = build(manifest, findings, folder, settings, kinds=_kinds(settings))
         except Exception as error:
             if transient(error) is not None:
+                (folder / STARTS).unlink(missing_ok=True)  # the disk's trouble; no start is counted against the run
                 raise
             rejection = failure(error, run)
         else:
@@ -158,19 +178,24 @@ def _run(manifest: Manifest, folder: Path, older: Sequence[Path], settings: Sett
         save_findings(rejected, folder)
         return record_of(manifest, rejected, ())
     # Found, but not built: the findings stay as they are, and the record says what is missing.
-    return record_of(manifest, load_findings(folder), (), rejection=rejection)
+    try:
+        findings = load_findings(folder)
+    except ResultError as error:
+        if transient(error) is not None:
+            raise
+        findings = rejected_findings(rejection, manifest_key=manifest.key)
+    return record_of(manifest, findings, (), rejection=rejection)
 
 
 def _crashed(folder: Path, run: str) -> Rejection | None:
     """Count this start; return a reason when earlier ones each took the worker down."""
-    starts = folder / "starts"
-    supervisor = f"{os.getppid()}\n"
-    before = starts.read_text(encoding="ascii").splitlines(keepends=True) if starts.exists() else []
-    if before.count(supervisor) >= CRASH_LIMIT:
+    starts = folder / STARTS
+    before = starts.read_text(encoding="ascii", errors="replace").split() if starts.exists() else []
+    if before.count(supervisor()) >= CRASH_LIMIT:
         message = f"the worker died {CRASH_LIMIT} times while it processed {run}; it is set aside, the input is kept"
         return Rejection(Reason.FAILED, message, run)
     with starts.open("a", encoding="ascii") as stream:
-        stream.write(supervisor)
+        stream.write(f"{supervisor()}\n")
     return None
 
 
@@ -190,7 +215,11 @@ def _older(manifest: Manifest, layout: DataLayout) -> tuple[Path, ...]:
 def _newer(manifest: Manifest, layout: DataLayout) -> str:
     """Return the key of a manifest that supersedes this one, or an empty string."""
     for path in layout.manifests.glob(f"{manifest.stack.series_instance_uid}.*json"):
-        other = read_manifest(path)
+        try:
+            other = read_manifest(path)
+        except M3NodeError as error:
+            _log.error("%s", error)  # its own turn says more; this run need not wait for it
+            continue
         if other.supersedes == manifest.key:
             return other.key
     return ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import threading
 import time
@@ -12,10 +14,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.intake.series.manifest import Manifest, make_manifest, read_manifest, write_manifest
 from m3node.intake.series.reading import read_header
 from m3node.intake.series.stacks import group_stacks
+from m3node.jobs import runner
 from m3node.jobs.record import RunRecord, read_record, write_record
 from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed, answer, run_worker
 from m3node.jobs.steps import make_detector
@@ -81,8 +85,9 @@ def test_a_run_that_took_its_worker_down_again_and_again_is_set_aside(tmp_path: 
     assert "1.2.g1" in rejection.message
 
 
-def test_starts_under_another_supervisor_do_not_count(tmp_path: Path) -> None:
-    (tmp_path / "starts").write_text(f"{os.getppid() + 1}\n" * CRASH_LIMIT)
+@pytest.mark.parametrize("started", ["1", ""], ids=["its id used again, as in a container", "its id alone"])
+def test_starts_under_another_supervisor_do_not_count(tmp_path: Path, started: str) -> None:
+    (tmp_path / "starts").write_text(f"{os.getppid()}.{started}\n" * CRASH_LIMIT)
     assert _crashed(tmp_path, "1.2.g1") is None
 
 
@@ -170,11 +175,87 @@ def test_a_slice_that_is_gone_gives_a_reason_and_no_objects(tmp_path: Path) -> N
     assert read_record(layout.results / path.stem) == record
 
 
-def test_a_damaged_manifest_does_not_stop_the_worker(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_counted_against_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = _layout(tmp_path)
     settings = Settings(data_dir=tmp_path)
-    _manifest(layout, "1.2.g1", age=1_000)
+    path = _generation(layout, 10, 1, None)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(runner, "build", full)
+        for _ in range(2 * CRASH_LIMIT):
+            with pytest.raises(OSError, match="No space"):
+                answer(path, layout, settings, make_detector(settings))
+    assert answer(path, layout, settings, make_detector(settings)).outcome is Outcome.NO_LIVER
+
+
+def test_a_run_in_trouble_lets_other_series_go_first_and_its_own_later_generation_never(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    first = _manifest(layout, "1.2.g1", age=30)
+    second = _manifest(layout, "1.2.g2", age=20)
+    other = _manifest(layout, "1.3.g1", age=10)
+    queue = Queue(layout)
+    assert queue.next() == first
+    queue.defer(first)
+    assert queue.next() == other
+    queue.skip(other)
+    assert queue.next() == first
+    queue.skip(first)
+    assert queue.next() == second
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"objects": [{}]}'])
+def test_a_damaged_record_costs_only_what_it_says(tmp_path: Path, content: str) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    first = _generation(layout, 10, 1, None)
+    folder = layout.results / first.stem
+    folder.mkdir()
+    (folder / "run.json").write_text(content)
+    with pytest.raises(ResultError, match="damaged"):
+        read_record(folder)
+    second = _generation(layout, 12, 2, read_manifest(first))
+    assert answer(second, layout, settings, make_detector(settings)).outcome is Outcome.NO_LIVER
+
+
+def test_a_sibling_of_another_version_does_not_hold_a_run_up(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    path = _generation(layout, 10, 1, None)
+    tree = json.loads(path.read_text())
+    _manifest(layout, f"{tree['stack'][0]}.g2", age=0).write_text(json.dumps({**tree, "format": "m3node.manifest/0"}))
+    assert answer(path, layout, settings, make_detector(settings)).outcome is Outcome.NO_LIVER
+
+
+def test_damaged_findings_close_their_run_with_a_reason(tmp_path: Path) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    path = _generation(layout, 10, 1, None)
+    folder = layout.results / path.stem
+    folder.mkdir()
+    (folder / "findings.json").write_text('{"schema": ')
+    record = answer(path, layout, settings, make_detector(settings))
+    assert "findings.json is damaged" in record.failure
+    assert record.objects == ()
+    assert read_record(folder) == record
+
+
+@pytest.mark.parametrize("unforeseen", [False, True], ids=["damaged manifest", "error that nobody foresaw"])
+def test_a_run_that_cannot_be_begun_does_not_stop_the_worker(
+    tmp_path: Path, unforeseen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = _layout(tmp_path)
+    settings = Settings(data_dir=tmp_path)
+    bad = _manifest(layout, "1.2.g1", age=1_000)
     good = _generation(layout, 10, 1, None)
+    if unforeseen:
+
+        def read(path: Path) -> Manifest:
+            return {}["PATIENT^NAME"] if path == bad else read_manifest(path)
+
+        monkeypatch.setattr(runner, "read_manifest", read)
     stop = threading.Event()
     worker = threading.Thread(target=run_worker, args=(settings, stop))
     worker.start()

@@ -17,7 +17,6 @@ import contextlib
 import datetime as dt
 import json
 import logging
-import os
 import secrets
 import shutil
 import threading
@@ -31,6 +30,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from m3node.intake.folder.settling import Settling
+from m3node.intake.receive.association import supervisor
 from m3node.rejection import Reason, Rejection
 
 _log = logging.getLogger(__name__)
@@ -196,14 +196,13 @@ class FolderWatch:
     def _crashed(job: Path) -> Verdict | None:
         """Count this start; return a verdict when earlier ones each took the process down."""
         starts = job / STARTS
-        supervisor = str(os.getppid())
-        before = starts.read_text(encoding="ascii").split() if starts.exists() else []
-        if before.count(supervisor) >= CRASH_LIMIT:
+        before = starts.read_text(encoding="ascii", errors="replace").split() if starts.exists() else []
+        if before.count(supervisor()) >= CRASH_LIMIT:
             message = f"the process died {CRASH_LIMIT} times over job {job.name}; it is set aside, the input is kept"
             _log.error("watched folder: %s", message)
             return Verdict(0, {}, (Rejection(Reason.FAILED, message, job.name),))
         with starts.open("a", encoding="ascii") as stream:
-            stream.write(f"{supervisor}\n")
+            stream.write(f"{supervisor()}\n")
         return None
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "2.25."
 
@@ -37,10 +40,12 @@ class OwnObjects:
                 continue
             try:
                 tree = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+                self._uids.update(item["sop_instance_uid"] for item in tree["objects"])
             except (FileNotFoundError, NotADirectoryError):
                 continue  # not finished: nothing of it was sent
+            except (ValueError, KeyError, TypeError):
+                _log.error("run.json of run %s is damaged: its objects are not known", folder.name)
             self._read.add(folder.name)
-            self._uids.update(item["sop_instance_uid"] for item in tree["objects"])
 
 
 def _may_be_ours(uid: str) -> bool:

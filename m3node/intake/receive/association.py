@@ -46,6 +46,15 @@ def process_started(pid: int) -> str:
     return "" if fields[0] in ("Z", "X") else fields[19]
 
 
+def supervisor() -> str:
+    """Name the process that started this one, so that another one is told apart that gets its id.
+
+    In a container the supervisor has the same process id at every start.
+    """
+    pid = os.getppid()
+    return f"{pid}.{process_started(pid)}"
+
+
 class OpenLease:
     """The receiver's side: writes the file; safe to touch from another thread.
 
