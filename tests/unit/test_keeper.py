@@ -15,10 +15,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, SegmentationStorage, XRayRadiationDoseSRStorage
 
+from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
 from m3node.identity import DEVICE_UID
 from m3node.imaging.digest import content_digest
-from m3node.intake.keeper.keeper import Keeper
+from m3node.intake.keeper.keeper import READ_TRIES, RETRY_SECONDS, Keeper
 from m3node.intake.receive.association import OpenLease
 from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.manifest import Manifest, StackKey, read_manifest
@@ -97,6 +98,9 @@ class Node:
     def manifests(self) -> list[Manifest]:
         found = [read_manifest(path) for path in self.layout.manifests.iterdir()]
         return sorted(found, key=lambda manifest: (manifest.stack, manifest.generation))
+
+    def manifests_of(self, seed: int) -> int:
+        return sum(item.stack.series_instance_uid == seeded_uid(seed, "series") for item in self.manifests)
 
     @property
     def reasons(self) -> list[tuple[int, Reason]]:
@@ -332,29 +336,56 @@ def test_what_was_not_fit_is_judged_again_when_it_is_sent_again(node: Node, seri
     assert len(node.manifests) == 1
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ZeroDivisionError("PATIENT^NAME")])
-def test_a_file_that_cannot_be_read_costs_only_its_own_series(
-    node: Node, series: Series, monkeypatch: pytest.MonkeyPatch, error: Exception
+def _no_handles() -> InputRejected:
+    """What reading makes of an open that fails."""
+    error = InputRejected(Reason.UNREADABLE, "cannot be read: Too many open files")
+    error.__cause__ = OSError(24, "Too many open files")
+    return error
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), _no_handles()], ids=["disk", "handles"])
+@pytest.mark.parametrize("tries", [1, READ_TRIES], ids=["a moment", "for long"])
+def test_a_file_that_the_disk_refuses_is_read_again_and_costs_only_its_own_series(
+    node: Node, series: Series, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
 ) -> None:
     bad, good = series(1), series(2)
+    refused: list[Path] = []
 
     def read(path: Path, root: Path, *, received_at: float) -> InstanceHeader:
         if path.parent.name == seeded_uid(1, "series"):
+            refused.append(path)
             raise error
         return read_header(path, root, received_at=received_at)
 
     with monkeypatch.context() as broken:
         broken.setattr("m3node.intake.keeper.keeper.read_header", read)
         node.store(*bad, *good)
-        node.wait(QUIET)
-    assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
-    if isinstance(error, OSError):
+        for _ in range(tries):
+            node.wait(QUIET + RETRY_SECONDS)
+    assert len(refused) == len(bad) * max(2, tries)
+    assert node.manifests_of(2) == 1
+    assert (node.manifests_of(1), node.recorded) == (0, [])
+    if tries == READ_TRIES:
+        assert node.keeper.waiting == frozenset()
         node.restart()
-        node.wait(QUIET)
-        assert len(node.manifests) == 2
-    else:
-        assert node.reasons == [(0, Reason.UNREADABLE)]
-        assert "PATIENT" not in node.recorded[0][3].message
+    node.wait(QUIET + RETRY_SECONDS)
+    assert node.manifests_of(1) == 1
+
+
+def test_a_file_that_breaks_the_reader_costs_only_its_own_series(
+    node: Node, series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path, root: Path, *, received_at: float) -> InstanceHeader:
+        if path.parent.name == seeded_uid(1, "series"):
+            raise ZeroDivisionError("PATIENT^NAME")
+        return read_header(path, root, received_at=received_at)
+
+    monkeypatch.setattr("m3node.intake.keeper.keeper.read_header", read)
+    node.store(*series(1), *series(2))
+    node.wait(QUIET)
+    assert (node.manifests_of(1), node.manifests_of(2)) == (0, 1)
+    assert node.reasons == [(0, Reason.UNREADABLE)]
+    assert "PATIENT" not in node.recorded[0][3].message
 
 
 def test_a_second_stack_that_arrives_late_leaves_the_first_answered(node: Node, series: Series) -> None:
@@ -472,6 +503,9 @@ def test_our_own_object_is_known_by_its_uid_when_the_archive_dropped_the_device(
     seg = liver_seg(files, files[0].with_name("own.dcm"))
     run = node.layout.results / f"{seeded_uid(1, 'series')}.g1"
     run.mkdir()
+    torn = node.layout.results / "1.2.g1"
+    torn.mkdir()
+    (torn / "run.json").write_text("{")
     (run / "run.json").write_text(json.dumps({"objects": [{"sop_instance_uid": seeded_uid("seg")}]}))
     node.store(seg)
     node.wait(QUIET)

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,17 @@ _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 10.0
 """After trouble with the disk."""
+READ_TRIES = 5
+"""How often a file is read that the disk refuses, before its series is judged without it."""
 
 
 @dataclass(slots=True)
 class _OpenSeries:
-    """A series with something unanswered."""
+    """A series with something unanswered, and how often the disk refused which of its files."""
 
     record: SeriesRecord
     stillness: Stillness
+    unread: dict[Path, int] = field(default_factory=dict)
 
 
 class Keeper:
@@ -163,16 +166,19 @@ class Keeper:
         relative = self._relative(path)
         try:
             header = read_header(path, self._layout.spool, received_at=path.stat().st_mtime)
-        except InputRejected as error:
-            self._refuse(series, Rejection(error.reason, error.message, relative))
-            return
-        except OSError as error:
-            _log.error("%s cannot be read (%s); it is read again at the next start", relative, error.strerror)
+        except (InputRejected, OSError) as error:
+            # What the disk or a lack of handles refused is not the file's fault: it must not be remembered as such.
+            trouble = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(trouble, OSError):
+                self._put_off(series, path, trouble)
+            elif isinstance(error, InputRejected):
+                self._refuse(series, Rejection(error.reason, error.message, relative))
             return
         except Exception as error:  # noqa: BLE001 - one file must not keep all series from being answered
             message = f"{relative} cannot be read ({describe(error)}); it is kept: please report this"
             self._refuse(series, Rejection(Reason.UNREADABLE, message, relative))
             return
+        self._open[series].unread.pop(path, None)
         if header.device_uid == DEVICE_UID or self._own.has(header.sop_instance_uid):
             _log.info("our own object %s came back: kept, not used", header.sop_instance_uid)
             self._note(series, own_line(relative))
@@ -180,6 +186,20 @@ class Keeper:
         if header.sop_class_uid == sop_classes.SEGMENTATION:
             self._announce_seg(header, read_seg_reference(path))
         self._note(series, header_line(header))
+
+    def _put_off(self, series: str, path: Path, trouble: OSError) -> None:
+        unread = self._open[series].unread
+        gone = isinstance(trouble, FileNotFoundError)
+        unread[path] = READ_TRIES if gone else unread.get(path, 0) + 1
+        when = "at the next start" if unread[path] >= READ_TRIES else "soon"
+        _log.error("%s cannot be read (%s); it is read again %s", self._relative(path), trouble.strerror, when)
+
+    def _read_again(self, series: str) -> bool:
+        """Read what the disk refused; return whether nothing is left that a further try may give."""
+        unread = self._open[series].unread
+        for path in [path for path, tries in unread.items() if tries < READ_TRIES]:
+            self._take_in(series, path)
+        return all(tries >= READ_TRIES for tries in unread.values())
 
     def _refuse(self, series: str, rejection: Rejection) -> None:
         _log.warning("%s cannot be used: %s", rejection.subject, rejection.message)
@@ -211,6 +231,9 @@ class Keeper:
         record = state.record
         wait = patience({header.sender for header in record.headers.values()}, self._settings)
         if not state.stillness.complete(now, wait, has_seg=bool(record.segs) or not has_ct(record)):
+            return
+        if not self._read_again(series):
+            state.stillness.touch(now + RETRY_SECONDS)
             return
         try:
             settled = self._answering.answer(series, record)
