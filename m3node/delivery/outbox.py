@@ -15,13 +15,12 @@ import logging
 import os
 import re
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m3node.delivery.entry import Entry, from_json, to_json
-from m3node.durable import sync_folder, write_once
+from m3node.durable import sync_folder, write_once, write_over
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind, ResultObject
@@ -198,7 +197,7 @@ def put_off(box: Box, entry: Entry, error: str, not_before: float) -> Entry:
     """Write down an attempt that failed and may be repeated; an entry cancelled meanwhile stays cancelled."""
     later = entry.tried(error, not_before)
     if box.file(entry.name).exists():
-        _replace(box.file(entry.name), to_json(later))
+        write_over(box.file(entry.name), to_json(later))
     return later
 
 
@@ -225,24 +224,8 @@ def cancel(layout: DataLayout, run: str, reason: str) -> int:
 def _file(box: Box, entry: Entry, folder: Path) -> None:
     # Written under its new name first: a kill between the two steps leaves the entry waiting as well, and the
     # deliverer clears that up, instead of losing what became of it.
-    _replace(folder / f"{entry.name}.json", to_json(entry))
+    write_over(folder / f"{entry.name}.json", to_json(entry))
     if folder == box.sent:
         (box.aside / f"{entry.name}.json").unlink(missing_ok=True)  # cancelled while it was on the wire
     box.file(entry.name).unlink(missing_ok=True)
     sync_folder(box.folder)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.parent / f".{uuid.uuid4().hex}.part"
-    # Not tempfile, whose files only their owner may read: what an operator may see, his umask says.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fdatasync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
