@@ -16,6 +16,9 @@ from m3node.imaging.geometry import PatientGeometry
 
 RESCALE_INTERCEPT = -1024
 
+_SOFT_TISSUE_WINDOW = (60, 400)
+"""Centre and width in HU; without one a viewer stretches its greys from air to metal, and the liver is a flat grey."""
+
 
 def seeded_uid(*parts: object) -> str:
     """Return the ``2.25.`` UID that these parts always give."""
@@ -151,5 +154,6 @@ def _slice(hu: npt.NDArray[np.integer[Any]], seed: object, k: int) -> Dataset:
     ds.RescaleIntercept = RESCALE_INTERCEPT
     ds.RescaleSlope = 1
     ds.RescaleType = "HU"
+    ds.WindowCenter, ds.WindowWidth = _SOFT_TISSUE_WINDOW
     ds.PixelData = np.clip(hu - RESCALE_INTERCEPT, 0, 4095).astype("<u2").tobytes()
     return ds

@@ -116,9 +116,15 @@ def comment(text: str) -> TextContentItem:
 
 
 def lesion_comment(lesion: Lesion) -> TextContentItem:
-    """Say of a lesion what no code says: where its voxels come from, its score and its votes."""
+    """Say of a lesion what no code says: where its voxels come from, its score and its votes.
+
+    Number and size come first: OHIF shows this text as the measurement's name, dcmtk's ``dsr2html`` shows the numbers
+    without theirs.
+    """
     measured = lesion.measurements
+    size = f"{measured.longest.length_mm:.0f} x {measured.perpendicular.length_mm:.0f} mm"
     words = [
+        f"{tracking_identifier(lesion)}, {size}.",
         f"{mask_words(lesion)}.",
         f"Score {lesion.score:.3g} ({terms.SCORE_WORDS[lesion.score_kind]}).",
         f"Seen in {lesion.votes} of {lesion.views} views.",
@@ -174,7 +180,7 @@ def attenuations(lesion: Lesion) -> list[Measurement]:
 
 def volume(lesion: Lesion) -> list[Measurement]:
     """Volume in millilitres."""
-    return _measurement(terms.VOLUME, lesion.measurements.volume_ml, terms.MILLILITRE)
+    return _measurement(terms.VOLUME, lesion.measurements.volume_ml, terms.MILLILITRE, decimals=3)
 
 
 def statement_group(job: Job) -> MeasurementsAndQualitativeEvaluations:
@@ -204,12 +210,20 @@ def statement_group(job: Job) -> MeasurementsAndQualitativeEvaluations:
 
 
 def _measurement(
-    name: hd.sr.CodedConcept, value: float, unit: hd.sr.CodedConcept, *, derivation: hd.sr.CodedConcept | None = None
+    name: hd.sr.CodedConcept,
+    value: float,
+    unit: hd.sr.CodedConcept,
+    *,
+    derivation: hd.sr.CodedConcept | None = None,
+    decimals: int = 1,
 ) -> list[Measurement]:
-    """One measurement, or none where there was nothing to measure; rounded to what an image can tell."""
+    """One measurement, or none where there was nothing to measure.
+
+    Rounded to what an image can tell: a report that says 20.877 mm claims a micrometre. ``findings.json`` has the rest.
+    """
     if not math.isfinite(value):
         return []
-    return [Measurement(name=name, value=round(float(value), 3), unit=unit, derivation=derivation)]
+    return [Measurement(name=name, value=round(float(value), decimals), unit=unit, derivation=derivation)]
 
 
 def _observation_context() -> ObservationContext:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
@@ -54,6 +55,45 @@ def test_an_ellipses_diameters_are_its_axes_whatever_its_turn_and_the_voxels_sha
         assert math.dist(*ends) == pytest.approx(diameter.length_mm)
     first, second = (np.subtract(diameter.end, diameter.start)[1:] * spacing for diameter in (longest, across))
     assert abs(float(first @ second)) == pytest.approx(0.0, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    plane=arrays(np.bool_, st.tuples(st.integers(1, 7), st.integers(1, 7))).filter(lambda plane: plane.any()),
+    spacing=st.tuples(st.sampled_from((0.5, 0.7, 1.3)), st.sampled_from((0.5, 0.7, 1.3))),
+)
+def test_diameters_of_any_shape_are_what_trying_every_line_gives(
+    plane: np.ndarray, spacing: tuple[float, float]
+) -> None:
+    longest, across = axial_diameters(
+        drawn((3, *plane.shape), plane), 1, axial_geometry((3, *plane.shape), (2.0, *spacing))
+    )
+    sides = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
+    outline = (np.argwhere(plane)[:, None] + sides).reshape(-1, 2) * spacing
+    distances = np.linalg.norm(outline[:, None] - outline[None], axis=2)
+    assert longest.length_mm == pytest.approx(distances.max())
+    # Of longest diameters that are equally long any may be taken; the widths across each are tried.
+    widths = [
+        width_across(outline, outline[b] - outline[a])
+        for a, b in np.argwhere(distances > distances.max() - 1e-9)
+        if a < b
+    ]
+    assert min(abs(across.length_mm - width) for width in widths) < 1e-6
+
+
+def width_across(points: np.ndarray, along: np.ndarray) -> float:
+    """Longest chord of the points' convex hull at a right angle to ``along``, from every pair of points."""
+    unit = along / np.linalg.norm(along)
+    t, s = points @ unit, points @ (-unit[1], unit[0])
+    widest = 0.0
+    for at in t:
+        # Every line between two points crosses the chord somewhere inside the hull, and some at its ends.
+        first, second = (array.ravel() for array in np.meshgrid(np.arange(t.size), np.arange(t.size)))
+        crossing = (t[first] < at - 1e-9) & (t[second] > at + 1e-9)
+        share = (at - t[first[crossing]]) / (t[second[crossing]] - t[first[crossing]])
+        heights = np.append(s[first[crossing]] * (1 - share) + s[second[crossing]] * share, s[np.abs(t - at) < 1e-9])
+        widest = max(widest, float(np.ptp(heights)))
+    return widest
 
 
 def test_volume_hu_and_centroid_come_from_the_voxels() -> None:

@@ -107,10 +107,10 @@ def test_every_measurement_repeats_the_box_it_was_taken_in(build: Build, finding
 def test_measurements_have_their_values_and_units(build: Build, findings: Findings, kind: ObjectKind) -> None:
     for group, lesion in zip(groups(build(findings, kind)), findings.lesions, strict=True):
         measured = lesion.measurements
-        assert measurement(only(group, LONG_AXIS)) == (pytest.approx(measured.longest.length_mm, abs=1e-3), "mm")
-        assert measurement(only(group, SHORT_AXIS)) == (pytest.approx(measured.perpendicular.length_mm, abs=1e-3), "mm")
+        assert measurement(only(group, LONG_AXIS)) == (round(measured.longest.length_mm, 1), "mm")
+        assert measurement(only(group, SHORT_AXIS)) == (round(measured.perpendicular.length_mm, 1), "mm")
         attenuation = {value_code(only(item, DERIVATION))[1]: item for item in children(group, ATTENUATION)}
-        assert measurement(attenuation["373098007"]) == (61.25, "[hnsf'U]")
+        assert measurement(attenuation["373098007"]) == (61.2, "[hnsf'U]")
         assert measurement(attenuation["386136009"]) == (9.5, "[hnsf'U]")
         if kind is ObjectKind.VOLUMES:
             assert measurement(only(group, VOLUME)) == (pytest.approx(measured.volume_ml, abs=1e-3), "ml")
@@ -169,6 +169,15 @@ def test_the_image_library_describes_the_key_slices(build: Build, findings: Find
     expected = {manifest.instances[manifest.slices[k].instance].sop_instance_uid for k in keys}
     assert {image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for image in images} == expected
     assert {concept(child) for child in images[0].ContentSequence} >= {"121139", "110910", "112227"}
+
+
+@pytest.mark.parametrize("kind", [ObjectKind.REPORT, ObjectKind.VOLUMES])
+def test_a_lesions_comment_begins_with_its_number_and_size(build: Build, findings: Findings, kind: ObjectKind) -> None:
+    # OHIF shows the group's comment as the measurement's name.
+    for group, lesion in zip(groups(build(findings, kind)), findings.lesions, strict=True):
+        measured = lesion.measurements
+        long, short = round(measured.longest.length_mm), round(measured.perpendicular.length_mm)
+        assert only(group, "121106").TextValue.startswith(f"Lesion {lesion.number}, {long} x {short} mm. ")
 
 
 def test_estimated_voxels_are_called_estimated(build: Build, findings: Findings) -> None:
