@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,16 @@ def changed(source: Path, name: str, change: Callable[[Dataset], object]) -> Pat
     path = source.with_name(name)
     ds.save_as(path)
     return path
+
+
+def second_acquisition(first: Sequence[Path]) -> list[Path]:
+    """The same slices once more, as another acquisition of the same series."""
+
+    def of(file: Path) -> Path:
+        values = {"SOPInstanceUID": seeded_uid("second", file.name), "AcquisitionNumber": 2}
+        return changed(file, f"second-{file.name}", lambda ds: ds.update(values))
+
+    return [of(file) for file in first]
 
 
 def test_a_series_has_a_manifest_after_the_quiet_period_and_not_before(node: Node, series: Series) -> None:
@@ -392,16 +402,7 @@ def test_a_second_stack_that_arrives_late_leaves_the_first_answered(node: Node, 
     first = series()
     node.store(*first)
     node.wait(QUIET)
-    second = [
-        changed(
-            file,
-            f"second-{file.name}",
-            lambda ds, file=file: ds.update(
-                {"SOPInstanceUID": seeded_uid("second", file.name), "AcquisitionNumber": 2}
-            ),
-        )
-        for file in first
-    ]
+    second = second_acquisition(first)
     node.store(*second)
     node.wait(QUIET)
     one, two = node.manifests
@@ -417,16 +418,7 @@ def test_a_stack_that_grows_while_its_series_splits_supersedes_what_it_was(node:
     first = series()
     node.store(*first[:11])
     node.wait(QUIET)
-    second = [
-        changed(
-            file,
-            f"second-{file.name}",
-            lambda ds, file=file: ds.update(
-                {"SOPInstanceUID": seeded_uid("second", file.name), "AcquisitionNumber": 2}
-            ),
-        )
-        for file in first
-    ]
+    second = second_acquisition(first)
     node.store(first[11], *second)
     node.wait(QUIET)
     before = next(manifest for manifest in node.manifests if not manifest.stack.stack)
