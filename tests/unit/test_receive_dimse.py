@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -51,7 +52,7 @@ def assemble(assembler: StoreAssembler, data: bytes, max_pdu: int) -> StoreReque
 @settings(deadline=None)
 @given(data=st.lists(st.binary(min_size=1, max_size=3000), min_size=1, max_size=3), max_pdu=st.integers(20, 5000))
 def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes], max_pdu: int) -> None:
-    assembler = StoreAssembler()
+    assembler = StoreAssembler(Path("unused"))
     for one in data:
         request = assemble(assembler, one, max_pdu)
         assert bytes(request.data) == one
@@ -84,7 +85,7 @@ def test_the_response_reads_as_the_standard_has_it(status: int, comment: str, me
 
 
 def test_a_request_without_a_data_set_is_not_waited_for() -> None:
-    assembler = StoreAssembler()
+    assembler = StoreAssembler(Path("unused"))
     context, control, command = fragments(b"x", 4096)[0]
     without = bytes(command).replace(b"\x00\x08\x02\x00\x00\x00\x01\x00", b"\x00\x08\x02\x00\x00\x00\x01\x01")
     assert without != bytes(command)
@@ -104,7 +105,7 @@ def test_another_message_is_handed_back_whole() -> None:
     message.primitive_to_message(primitive)
     (pdata,) = message.encode_msg(1, 0)
     ((_, value),) = pdata.presentation_data_value_list
-    assembler = StoreAssembler()
+    assembler = StoreAssembler(Path("unused"))
     half = len(value) // 2
     assert assembler.take_command(1, 1, memoryview(value)[1:half]) is None
     assert assembler.take_command(1, 3, memoryview(value)[half:]) == value[1:]
@@ -112,7 +113,7 @@ def test_another_message_is_handed_back_whole() -> None:
 
 
 def test_what_breaks_the_protocol_is_an_error_and_not_a_stored_file() -> None:
-    assembler = StoreAssembler()
+    assembler = StoreAssembler(Path("unused"))
     (command, *_) = fragments(b"x", 4096)
     assembler.take_command(*command)
     with pytest.raises(ValueError, match="before the last one"):
@@ -124,7 +125,7 @@ def test_what_breaks_the_protocol_is_an_error_and_not_a_stored_file() -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_command_set_or_a_value_error(data: bytes) -> None:
-    for parse in (parse_command, lambda data: StoreAssembler().take_command(1, 3, memoryview(data))):
+    for parse in (parse_command, lambda data: StoreAssembler(Path("unused")).take_command(1, 3, memoryview(data))):
         try:
             parse(data)
         except ValueError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,16 @@ def test_one_association_too_many_is_rejected_as_transient_and_room_comes_back(t
             assert rejection(node.port) == (2, 3, 2)
             # A stranger is not told how busy the node is.
             assert rejection(node.port, calling="STRANGER") == (1, 1, 3)
+        assert eventually(lambda: rejection(node.port) is None)
+
+
+def test_connections_that_wait_to_be_refused_take_no_room(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=1) as node, ExitStack() as silent:
+        with associated(node.port) as first:
+            assert first.is_established
+            for _ in range(3):  # load balancers' probes, which say nothing
+                silent.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=30))
+            assert rejection(node.port) == (2, 3, 2)
         assert eventually(lambda: rejection(node.port) is None)
 
 

@@ -38,6 +38,7 @@ from receiving import (
     tiny,
 )
 
+from m3node.intake.receive import gathered
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader, read_leases
 from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
 from m3node.intake.receive.identity import Identity
@@ -240,6 +241,44 @@ def test_a_disk_that_refuses_is_answered_so_that_the_sender_tries_again(
         response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
         assert response is not None
         assert response.Status == 0x0000
+
+
+def test_what_is_too_large_for_the_memory_goes_through_the_disk(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered, "IN_MEMORY", 100_000)
+    large = tiny(named(1), os.urandom(1_000_000))
+    writev = os.writev
+
+    def refuse_large(fd: int, parts: list[memoryview]) -> int:
+        if os.fstat(fd).st_nlink == 0 and os.fstat(fd).st_size > 500_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return writev(fd, parts)
+
+    with associated(here.port) as association:
+        with monkeypatch.context() as full:
+            full.setattr(os, "writev", refuse_large)
+            response = raw_store(association, large, sop_instance="2.25.3.1")
+            assert response is not None
+            assert response.Status == 0xA700
+        for data, number in ((tiny(named(2)), 2), (large, 1), (tiny(named(3)), 3)):
+            response = raw_store(association, data, sop_instance=f"2.25.3.{number}")
+            assert response is not None
+            assert response.Status == 0x0000
+    assert split_file(here.folder / "spool/2.25.1/2.25.2/2.25.3.1.dcm")[1] == large
+
+
+@pytest.mark.parametrize("sent", [b"\x01\0", b"\x01\0" + struct.pack(">L", 1000)], ids=["head", "body"])
+def test_a_peer_that_drips_its_request_loses_its_place(
+    here: Here, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.receiver._ae.acse_timeout = 0.5
+    with socket.create_connection(("127.0.0.1", here.port), timeout=30) as peer:
+        peer.sendall(sent)
+
+        def dripped() -> bool:
+            time.sleep(0.1)
+            return hung_up(peer, b"\0")
+
+        assert eventually(dripped)
 
 
 def test_an_association_that_does_not_end_is_aborted_when_the_node_stops(here: Here) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from m3node.errors import ConfigError
-from m3node.intake.receive.receiver import FINISHED, GRACE_SECONDS, READY, REFUSE, SERVE, STOP, receive
+from m3node.intake.receive.receiver import FINISHED, GRACE_SECONDS, READY, REFUSE, REFUSED, SERVE, STOP, receive
 from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
@@ -44,6 +44,7 @@ class _Worker:
     started_at: float
     ready: bool = False
     load: int = 0
+    refusals: int = 0
 
 
 @dataclass(slots=True)
@@ -90,6 +91,8 @@ class _Pool:
                 worker.ready = True
             elif message == FINISHED:
                 worker.load -= 1
+            elif message == REFUSED:
+                worker.refusals -= 1
             elif not message:
                 self._bury(worker)
                 return
@@ -117,6 +120,11 @@ class _Pool:
         return sum(worker.load for worker in self.workers)
 
     @property
+    def refusals(self) -> int:
+        """Connections that are being told that there is no room; they take none."""
+        return sum(worker.refusals for worker in self.workers)
+
+    @property
     def complete(self) -> bool:
         """Whether all receivers can take associations."""
         return len(self.workers) == self.settings.listener.receivers and all(worker.ready for worker in self.workers)
@@ -133,7 +141,10 @@ class _Pool:
                 socket.send_fds(worker.channel, [message], [connection.fileno()])
             except OSError:
                 continue  # its end of the channel is closed or full
-            worker.load += 1
+            if message == REFUSE:
+                worker.refusals += 1
+            else:
+                worker.load += 1
             return
         LOGGER.warning("no receiver could take a connection; it is closed and the sender has to try again")
 
@@ -227,9 +238,10 @@ def _accept(listener: ListenerSettings, pool: _Pool, listening: socket.socket) -
         time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
     with connection:  # the receiver has its own copy of the handle
-        room = listener.max_associations - pool.load
-        if room > -_REFUSALS_AT_ONCE:
-            pool.give(connection, SERVE if room > 0 else REFUSE)
+        if pool.load < listener.max_associations:
+            pool.give(connection, SERVE)
+        elif pool.refusals < _REFUSALS_AT_ONCE:
+            pool.give(connection, REFUSE)
 
 
 def _bind(listener: ListenerSettings) -> socket.socket:

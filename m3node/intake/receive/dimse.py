@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
+from m3node.intake.receive.gathered import Gathered
 from m3node.intake.receive.status import Answer
 
 C_STORE_RQ = 0x0001
@@ -31,10 +33,6 @@ _US = struct.Struct("<H")
 COMMAND, LAST = 1, 2
 """Bits of a fragment's message control header (PS3.8 E.2)."""
 
-_FIRST = 1024 * 1024
-_KEEP = 16 * 1024 * 1024
-"""The buffer's first size, and the size above which it is not kept for the next request."""
-
 _MAX_COMMAND = 64 * 1024
 
 
@@ -52,6 +50,8 @@ class StoreRequest:
         Affected SOP Class and Instance UID as the command has them; may be no UIDs at all.
     data : memoryview
         The encoded data set; valid until the next request is read.
+    trouble : OSError or None
+        Why there is no data set although one was sent: the disk refused what is too large for the memory.
     """
 
     context_id: int
@@ -59,6 +59,7 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     data: memoryview
+    trouble: OSError | None = None
 
 
 def parse_command(encoded: bytes | bytearray | memoryview) -> dict[int, bytes]:
@@ -95,17 +96,21 @@ def _text(values: dict[int, bytes], number: int) -> str:
 
 
 class StoreAssembler:
-    """Puts the fragments of C-STORE requests together, in a buffer that is used again.
+    """Puts the fragments of C-STORE requests together.
 
     What belongs to another DIMSE message is left to the caller.
+
+    Parameters
+    ----------
+    folder : Path
+        Where data sets go that are too large for the memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._command = bytearray()
         self._pending: dict[int, bytes] | None = None
         self._context_id = 0
-        self._buffer = bytearray()
-        self._length = 0
+        self._gathered = Gathered(folder)
 
     def take_command(self, context_id: int, control: int, fragment: memoryview) -> StoreRequest | bytes | None:
         """Take a fragment of a command set.
@@ -136,10 +141,15 @@ class StoreAssembler:
         _us(values, _MESSAGE_ID)
         if _us(values, _DATA_SET_TYPE) == _NO_DATA_SET:
             return _request(context_id, values, memoryview(b""))
-        self._pending, self._context_id, self._length = values, context_id, 0
-        if len(self._buffer) > _KEEP:
-            self._buffer = bytearray()
+        self._pending, self._context_id = values, context_id
+        self._gathered.clear()
         return None
+
+    def release(self) -> None:
+        """Give memory and disk back; no more requests are put together."""
+        self._command.clear()
+        self._pending = None
+        self._gathered.release()
 
     @property
     def wants_data(self) -> bool:
@@ -156,26 +166,24 @@ class StoreAssembler:
         """
         if self._pending is None or context_id != self._context_id:
             raise ValueError("a data set does not follow its command")
-        end = self._length + len(fragment)
-        if end > len(self._buffer):
-            grown = bytearray(max(2 * len(self._buffer), end, _FIRST))
-            grown[: self._length] = memoryview(self._buffer)[: self._length]
-            self._buffer = grown
-        self._buffer[self._length : end] = fragment
-        self._length = end
+        self._gathered.add(fragment)
         if not control & LAST:
             return None
         values, self._pending = self._pending, None
-        return _request(context_id, values, memoryview(self._buffer)[: self._length])
+        data = self._gathered.view()
+        return _request(context_id, values, data, self._gathered.trouble)
 
 
-def _request(context_id: int, values: dict[int, bytes], data: memoryview) -> StoreRequest:
+def _request(
+    context_id: int, values: dict[int, bytes], data: memoryview, trouble: OSError | None = None
+) -> StoreRequest:
     return StoreRequest(
         context_id=context_id,
         message_id=_us(values, _MESSAGE_ID),
         sop_class_uid=_text(values, _AFFECTED_CLASS),
         sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
         data=data,
+        trouble=trouble,
     )
 
 

@@ -193,8 +193,12 @@ def _scan(source: _Source) -> dict[int, bytes]:
 def _scan_deflated(data: bytes | bytearray | memoryview) -> dict[int, bytes]:
     # Inflates no more than the walk needs: the pixels behind the header may be large.
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain, rest, step = b"", bytes(data), 64 * 1024
+    packed = memoryview(data)
+    plain, rest, fed, step = b"", b"", 0, 64 * 1024
     while True:
+        if not rest:
+            rest = bytes(packed[fed : fed + step])
+            fed += len(rest)
         try:
             piece = inflater.decompress(rest, step)
         except zlib.error:
@@ -204,7 +208,7 @@ def _scan_deflated(data: bytes | bytearray | memoryview) -> dict[int, bytes]:
         try:
             return _walk(_Source(plain, implicit=False, order="<"))
         except _Truncated:
-            if inflater.eof or len(piece) < step:
+            if inflater.eof or (not piece and not rest and fed >= len(packed)):
                 raise _unreadable("it ends inside an element") from None
             if len(plain) > _MAX_INFLATED:
                 raise _unreadable("its header is larger than 16 MiB") from None

@@ -12,11 +12,13 @@ tests.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import socket
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from pynetdicom import evt
@@ -60,9 +62,11 @@ class PassedSocket(AssociationSocket):
         client_socket.setblocking(True)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(assoc, client_socket=client_socket)
+        self._seconds = math.inf
 
     def wait_at_most(self, seconds: float) -> None:
         """Set how long a read or a write may wait; the kernel counts, which costs no further system call."""
+        self._seconds = seconds
         if self.socket is not None:
             whole = int(seconds)
             timeout = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
@@ -77,9 +81,10 @@ class PassedSocket(AssociationSocket):
         TimeoutError
             Nothing came in time.
         ConnectionEndedError
-            The connection ended, or fell silent after some of the bytes.
+            The connection ended, or did not give all of the bytes in time.
         """
         got = 0
+        begun = time.monotonic()
         while got < len(view):
             if self.socket is None:
                 raise ConnectionEndedError
@@ -94,6 +99,9 @@ class PassedSocket(AssociationSocket):
             if not count:
                 raise ConnectionEndedError
             got += count
+            # A peer that drips a byte a minute would hold its place among the associations for ever.
+            if got < len(view) and time.monotonic() - begun >= self._seconds:
+                raise ConnectionEndedError
 
 
 class BlockingUpperLayer(DULServiceProvider):
@@ -102,10 +110,10 @@ class BlockingUpperLayer(DULServiceProvider):
     What the local user sends goes out within `send_pdu`; what the peer sends is taken in by `step`.
     """
 
-    def __init__(self, assoc: Association) -> None:
+    def __init__(self, assoc: Association, overflow: Path) -> None:
         super().__init__(assoc)
         self._body = bytearray()
-        self._assembler = StoreAssembler()
+        self._assembler = StoreAssembler(overflow)
         self.store_requests: list[StoreRequest] = []
 
     def start(self) -> None:
@@ -137,7 +145,7 @@ class BlockingUpperLayer(DULServiceProvider):
     def release_buffers(self) -> None:
         """Give the memory back at once: association and layer refer to each other and wait for the collector."""
         self._body = bytearray()
-        self._assembler = StoreAssembler()
+        self._assembler.release()
         self.store_requests.clear()
 
     def stop_dul(self) -> bool:
@@ -253,12 +261,16 @@ class ServedAssociation(Association):
         The connection.
     store : callable
         Answers a C-STORE request, given it and its accepted presentation context.
+    overflow : Path
+        Folder for data sets that are too large for the memory.
     """
 
-    def __init__(self, ae: ApplicationEntity, client_socket: socket.socket, store: StoreHandler) -> None:
+    def __init__(
+        self, ae: ApplicationEntity, client_socket: socket.socket, store: StoreHandler, overflow: Path
+    ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self._store = store
-        self.dul = BlockingUpperLayer(self)
+        self.dul = BlockingUpperLayer(self, overflow)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
         self._connection = PassedSocket(self, client_socket)
         self.set_socket(self._connection)

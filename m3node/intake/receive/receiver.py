@@ -37,8 +37,8 @@ GRACE_SECONDS = 5.0
 # The channel between acceptor and receiver keeps message boundaries (SOCK_SEQPACKET).
 SERVE, REFUSE, STOP = b"serve", b"refuse", b"stop"
 """Acceptor to receiver: serve the passed socket, reject what it asks for want of room, end."""
-READY, FINISHED = b"ready", b"finished"
-"""Receiver to acceptor: sockets may come; one association has ended."""
+READY, FINISHED, REFUSED = b"ready", b"finished", b"refused"
+"""Receiver to acceptor: sockets may come; one association has ended; one was rejected for want of room."""
 
 
 class Receiver:
@@ -151,7 +151,7 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
         except Exception as error:  # noqa: BLE001 - one association's failure must not end the others'
             LOGGER.error("an association ended unexpectedly: %s", logs.describe(error))
         finally:
-            _tell(channel, FINISHED)
+            _tell(channel, REFUSED if over_limit else FINISHED)
 
     _tell(channel, READY)
     while True:

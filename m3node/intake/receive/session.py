@@ -116,7 +116,7 @@ class Session:
         self._peer = connection.getpeername()[0]
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
-        self._association = ServedAssociation(ae, connection, self._on_store)
+        self._association = ServedAssociation(ae, connection, self._on_store, spool.incoming)
         for event, handler in (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
@@ -211,6 +211,8 @@ class Session:
         if request.sop_class_uid != abstract_syntax:
             return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
         try:
+            if request.trouble is not None:
+                raise request.trouble
             identity = identify(request.data, transfer_syntax)
             for kind, own, commanded in (
                 ("SOP class", identity.sop_class_uid, request.sop_class_uid),

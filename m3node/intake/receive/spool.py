@@ -61,13 +61,18 @@ class Spool:
         Its folders must exist.
     durable : bool
         False leaves out ``fdatasync`` and ``fsync``: only to measure what they cost.
+
+    Attributes
+    ----------
+    incoming : Path
+        Folder for files that are not finished.
     """
 
     def __init__(self, layout: DataLayout, *, durable: bool = True) -> None:
         self.data_root = layout.root
         self._root = layout.spool
-        self._incoming = self._root / INCOMING
-        self._incoming.mkdir(exist_ok=True)
+        self.incoming = self._root / INCOMING
+        self.incoming.mkdir(exist_ok=True)
         self._durable = durable
         self._prefix = f"{os.getpid()}.{process_started(os.getpid())}"
         # Folders whose own entries in their parents are known to be on disk, by device and inode: a folder that
@@ -100,7 +105,7 @@ class Spool:
         """
         folder = self._root / identity.study_instance_uid / identity.series_instance_uid
         meta = file_meta(identity, transfer_syntax_uid, sender)
-        temporary = self._incoming / f"{self._prefix}.{next(_serial)}.part"
+        temporary = self.incoming / f"{self._prefix}.{next(_serial)}.part"
         folder_fd = self._open_folder(folder)
         try:
             try:

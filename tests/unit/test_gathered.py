@@ -1,0 +1,73 @@
+"""What an association holds in memory is bounded, however much its peer sends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from m3node.intake.receive import gathered
+from m3node.intake.receive.gathered import IN_MEMORY, Gathered
+
+
+@settings(deadline=None)
+@given(
+    runs=st.lists(st.lists(st.binary(max_size=50), max_size=12), max_size=4),
+    in_memory=st.integers(0, 300),
+)
+def test_the_bytes_come_out_as_they_went_in_wherever_they_lie(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[bytes]], in_memory: int
+) -> None:
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(gathered, "IN_MEMORY", in_memory)
+        bytes_ = Gathered(tmp_path_factory.getbasetemp())
+        for fragments in runs:
+            bytes_.clear()
+            for fragment in fragments:
+                bytes_.add(memoryview(fragment))
+            assert bytes(bytes_.view()) == b"".join(fragments)
+            assert bytes_.trouble is None
+        bytes_.release()
+
+
+def test_memory_is_bounded_and_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
+    bytes_ = Gathered(tmp_path)
+    block = memoryview(os.urandom(1024 * 1024))
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            bytes_.add(block)
+        view = bytes_.view()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 1.6 * IN_MEMORY  # the buffer, and its smaller self while it grows
+    assert len(view) == 100 * len(block)
+    assert view[-len(block) :] == block
+    assert list(tmp_path.iterdir()) == []
+    bytes_.release()
+
+
+def test_a_full_disk_is_remembered_until_the_next_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_ = Gathered(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(gathered, "IN_MEMORY", 10)
+        full.setattr(os, "writev", _refuse)
+        for _ in range(3):
+            bytes_.add(memoryview(b"12345678"))
+        assert bytes_.view() == b""
+    assert bytes_.trouble is not None
+    assert bytes_.trouble.errno == errno.ENOSPC
+    bytes_.clear()
+    bytes_.add(memoryview(b"next"))
+    assert bytes_.view() == b"next"
+    assert bytes_.trouble is None
+
+
+def _refuse(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
