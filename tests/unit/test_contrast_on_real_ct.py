@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from scipy import ndimage
 
 from m3node.detectors.contrast import ContrastDetector
 from m3node.evaluation.ct_writer import axial_geometry
@@ -79,6 +80,21 @@ def test_the_unchanged_ct_gives_at_most_one_finding(real: CTVolume) -> None:
     lesions = find(real)
     print(f"\nfindings on the unchanged CT: {len(lesions)}")
     assert len(lesions) <= 1
+
+
+@pytest.mark.parametrize("pixel_mm", [1.63, 1.4])
+def test_larger_pixels_do_not_make_lesions_of_the_muscle_that_lies_on_the_liver(
+    real: CTVolume, pixel_mm: float
+) -> None:
+    # Interpolation takes noise away, so a large field of view shows a contrast of muscle to liver as if it were sure.
+    share = real.geometry.spacing[1] / pixel_mm
+    hu = ndimage.zoom(real.hu.astype(np.float32), (1, share, share), order=1)
+    geometry = axial_geometry(
+        (hu.shape[0], hu.shape[1], hu.shape[2]),
+        (real.geometry.spacing[0], pixel_mm, pixel_mm),
+        origin=(-250.0, -437.0, 0.0),
+    )
+    assert find(CTVolume(hu=np.rint(hu).astype(np.int16), geometry=geometry, sources=())) == ()
 
 
 def test_an_unenhanced_trunk_gives_few_findings(test_data: Path) -> None:

@@ -32,7 +32,8 @@ class Rule:
     max_length : float
         Longest half extent over the radius: 1 for a ball, much for tubes.
     surround_radii_mm, min_surround : tuple of float
-        Share of the shell around it that is liver; the rest is what a lesion at the capsule has beside it.
+        Share of the shell around it that is liver; the rest is what a lesion at the capsule has beside it. Muscle
+        that lies flat on the liver has just under half, a lesion that the capsule cuts through its middle just over.
     foreign_radii_mm, max_foreign : tuple of float
         Share of the shell that is not liver although it lies deep in the envelope: a fissure, the hilum, a vessel
         that is not enhanced and goes on.
@@ -53,7 +54,7 @@ class Rule:
     min_compactness: float = 0.35
     max_length: float = 1.8
     surround_radii_mm: tuple[float, float] = (3.0, 5.5)
-    min_surround: tuple[float, float] = (0.9, 0.45)
+    min_surround: tuple[float, float] = (0.9, 0.52)
     foreign_radii_mm: tuple[float, float, float] = (4.0, 6.5, 12.0)
     max_foreign: tuple[float, float, float] = (0.06, 0.25, 0.35)
     water_hu: float = 25.0
