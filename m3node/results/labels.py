@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+_NOTHING = 1e-6
+"""Square pixels: rectangles that touch overlap by rounding alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rect:
@@ -58,9 +61,9 @@ def place_labels(
             inside = candidate.moved_into(*picture)
             cost = sum(inside.overlap(other) for other in taken)
             # The label's own box counts as well: pushed back into the picture, it may lie on it.
-            if best is None or cost < best[0] - 1e-6:
+            if best is None or cost < best[0] - _NOTHING:
                 best = cost, inside
-            if cost == 0:
+            if cost < _NOTHING:
                 break
         if best is None:
             raise AssertionError(f"no candidate for label {index}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -177,12 +177,13 @@ def test_table_and_arms_are_cut_off() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(60, 900), st.integers(60, 700), st.integers(5, 60)), min_size=1, max_size=6))
+@example([(60, 132, 5), (60, 129, 5), (60, 132, 5)])  # the third label's best place touches the first
 def test_labels_stay_inside_and_cover_no_other(lesions: list[tuple[int, int, int]]) -> None:
     boxes = [Rect(x, y, x + side, y + side) for x, y, side in lesions]
     labels = place_labels(boxes, [(70.0, 22.0)] * len(boxes), (1000.0, 800.0))
     for index, label in enumerate(labels):
         assert (label.x0 >= 0, label.y0 >= 0, label.x1 <= 1000, label.y1 <= 800) == (True,) * 4
-        assert all(label.overlap(other) == 0 for other in labels[:index])
+        assert all(label.overlap(other) < 1e-6 for other in labels[:index])  # touching is no covering
 
 
 def test_a_label_in_the_corner_is_pushed_inside() -> None:
