@@ -36,6 +36,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
     node = ServedNode(root, SETTINGS.format(folder=root / "in", out=root / "out"))
     try:
         node.start()
+        wait_for((root / "in" / "done").is_dir)  # the watch has begun, which listening does not tell
         yield node
         assert node.stop() == 0
         assert "Traceback" not in node.log
