@@ -24,6 +24,7 @@ from m3node.results.dress import Job, content_datetime, dress, plain
 from m3node.results.objects import ObjectKind
 from m3node.results.report import rectangle
 from m3node.results.segmentation import lesion_colour, tracking_identifier
+from m3node.results.source import decimals
 from m3node.results.statements import library_slices, sentences
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,10 @@ def build_presentation(job: Job) -> bytes:
         voi_lut_transformations=[SoftcopyVOILUTTransformation(window_center=centre, window_width=width)],
         **attributes,
     )
+    # highdicom writes an aspect ratio of 1:1 whatever the pixels' shape, and a viewer would squeeze the patient.
+    (area,) = sop.DisplayedAreaSelectionSequence
+    area.PresentationPixelSpacing = decimals(job.source.slices[shown[0]].spacing)
+    del area.PresentationPixelAspectRatio
     when = content_datetime(job)
     sop.PresentationCreationDate = when.strftime("%Y%m%d")
     sop.PresentationCreationTime = when.strftime("%H%M%S.%f")

@@ -88,7 +88,8 @@ class SourceSeries:
         ds.ImagePositionPatient = decimals(source.position)
         ds.ImageOrientationPatient = decimals(source.orientation)
         ds.PixelSpacing = decimals(source.spacing)
-        ds.SliceThickness = decimal(source.thickness)
+        # Many archives' CTs leave it empty (type 2). A SEG must state one, and 0 is none.
+        ds.SliceThickness = decimal(source.thickness or self.spacing_between_slices)
         ds.SpacingBetweenSlices = decimal(self.spacing_between_slices)
         return ds
 

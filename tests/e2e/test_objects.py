@@ -103,6 +103,18 @@ def test_a_name_in_japanese_is_valid(program: Program, tmp_path: Path) -> None:
     assert_valid(program, build_objects(findings_of(manifest), manifest, tmp_path, Settings()))
 
 
+def test_a_series_that_says_no_slice_thickness_gets_valid_objects(program: Program, tmp_path: Path) -> None:
+    geometry = axial_geometry((12, 64, 80), (2.5, 0.8, 0.7))
+    empty = {"SliceThickness": None}
+    write_ct_series(tmp_path / "ct", np.zeros(geometry.shape, np.int16), geometry, seed="thickness", attributes=empty)
+    manifest = only_manifest(tmp_path / "ct")
+    objects = build_objects(findings_of(manifest), manifest, tmp_path, Settings())
+    assert_valid(program, objects)
+    seg = pydicom.dcmread(next(item.path for item in objects if item.kind is ObjectKind.SEGMENTATION))
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (float(measures.SliceThickness), float(measures.SpacingBetweenSlices)) == (2.5, 2.5)
+
+
 @pytest.mark.slow
 def test_objects_on_a_real_series_are_valid(test_data: Path, program: Program, tmp_path: Path) -> None:
     manifest = only_manifest(test_data / "ct_liver_j2k")

@@ -93,6 +93,18 @@ def test_grey_values_are_hu_in_a_soft_tissue_window(findings: Findings, manifest
     assert state.BodyPartExamined == "LIVER"
 
 
+def test_the_patient_keeps_his_shape_where_pixels_are_not_square(
+    findings: Findings, manifest: Manifest, tmp_path: Path
+) -> None:
+    (area,) = built(findings, manifest, tmp_path).DisplayedAreaSelectionSequence
+    assert [float(value) for value in area.PresentationPixelSpacing] == [0.8, 0.7]
+    assert "PresentationPixelAspectRatio" not in area
+    assert (list(area.DisplayedAreaTopLeftHandCorner), list(area.DisplayedAreaBottomRightHandCorner)) == (
+        [1, 1],
+        [56, 40],
+    )
+
+
 def test_lesions_that_share_a_key_slice_share_its_annotation(manifest: Manifest, tmp_path: Path) -> None:
     geometry = manifest_geometry(manifest)
     masks = [ellipsoid(geometry.shape, (6, 10, 10), (2, 3, 3)), ellipsoid(geometry.shape, (6, 30, 53), (2, 4, 3))]
