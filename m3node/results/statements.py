@@ -29,6 +29,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from m3node import identity
+from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results import terms
@@ -104,8 +105,18 @@ def sentences(findings: Findings) -> tuple[str, ...]:
         lines.append(f"{count} liver lesion(s) found in what could be read; others may have been missed.")
     elif findings.views_read < findings.views_total:
         lines.append(f"{findings.views_read} of {findings.views_total} views could be read.")
+    if _is_cut_off(findings.region):
+        lines.append("The liver reaches the first or the last slice of this series: what lies beyond was not searched.")
     lines.append(f"Detector: {detector.name} {detector.version}. {detector.description}")
     return tuple(plain(line, 1024) for line in lines)
+
+
+def _is_cut_off(region: LiverRegion | None) -> bool:
+    """Whether the liver goes on where the series ends: "no lesion" is then said of a part only."""
+    extent = None if region is None else region.parenchyma.extent
+    return (
+        region is not None and extent is not None and (extent[0][0] == 0 or extent[0][1] == region.parenchyma.shape[0])
+    )
 
 
 def comment(text: str) -> TextContentItem:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from content_tree import children, concept, descendants, groups, measurement, only, texts, value_code
 from m3node import identity
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from m3node.imaging.mask import VoxelMask
 from m3node.intake.series.manifest import Manifest
 from m3node.m3.lesion import MaskOrigin
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -195,6 +196,18 @@ def test_no_lesion_is_said_by_a_code(build: Build, manifest: Manifest, kind: Obj
     assert group.ContentTemplateSequence[0].TemplateIdentifier == "1501"
     assert value_code(only(group, "52988006")) == ("SCT", "272519000")
     assert "No liver lesion found." in texts(report)
+
+
+@pytest.mark.parametrize(("first", "last", "cut"), [(0, 5, True), (5, 12, True), (1, 11, False)])
+def test_a_liver_that_the_series_cuts_off_is_said_to_be_searched_in_part(
+    build: Build, manifest: Manifest, first: int, last: int, cut: bool
+) -> None:
+    nothing = made_findings(manifest_geometry(manifest), manifest_key=manifest.key, lesions=())
+    assert nothing.region is not None
+    liver = np.zeros(nothing.region.parenchyma.shape, dtype=bool)
+    liver[first:last, 10:30, 10:30] = True
+    region = replace(nothing.region, parenchyma=VoxelMask.from_full(liver))
+    assert ("what lies beyond was not searched" in texts(build(replace(nothing, region=region)))) is cut
 
 
 @pytest.mark.parametrize("kind", [ObjectKind.REPORT, ObjectKind.VOLUMES])
