@@ -115,16 +115,14 @@ def deliver_once(
     """
     box = box_of(layout, destination.name)
     box.create()
-    due = [entry for entry in waiting(box) if entry.not_before <= time.time()]
+    due = [entry for entry in waiting(box) if is_due(entry.not_before, time.time(), delivery)]
     items: list[tuple[Entry, Sendable]] = []
-    aside = 0
+    tally = _Tally(box=box, delivery=delivery)
     for entry in due:
         try:
             items.append((entry, _checked(layout, entry)))
         except DeliveryError as error:
-            _give_up(box, entry, str(error))
-            aside += 1
-    tally = _Tally(box=box, delivery=delivery, aside=aside)
+            tally.file(entry, Verdict.AGAIN if error.retryable else Verdict.REFUSED, str(error))
     peer = Peer(destination.ae_title, destination.host, destination.port)
     timeouts = Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds)
     try:
@@ -178,6 +176,15 @@ def back_off(failures: int, delivery: DeliverySettings) -> float:
     return float(min(delivery.retry_max_seconds, delivery.retry_first_seconds * 2.0 ** min(failures, 30)))
 
 
+def is_due(not_before: float, now: float, delivery: DeliverySettings) -> bool:
+    """Whether an entry's time has come.
+
+    A time that is further ahead than the longest pause was written by a clock that has been set back since; waiting
+    for it could take years.
+    """
+    return not_before <= now or not_before - now > delivery.retry_max_seconds
+
+
 def _send_batch(
     association: StoreAssociation,
     batch: Sequence[tuple[Entry, Sendable]],
@@ -215,7 +222,8 @@ def _checked(layout: DataLayout, entry: Entry) -> Sendable:
             while block := stream.read(_BLOCK):
                 digest.update(block)
     except OSError as error:
-        raise DeliveryError(f"its file cannot be read: {error.strerror}", retryable=False) from error
+        gone = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        raise DeliveryError(f"its file cannot be read: {error.strerror}", retryable=not gone) from error
     if digest.hexdigest() != entry.sha256:
         raise DeliveryError("its file is not what was built: the SHA-256 differs", retryable=False)
     return sendable(path)
@@ -229,7 +237,7 @@ def _give_up(box: Box, entry: Entry, reason: str) -> None:
 def _serve(
     layout: DataLayout, destination: Destination, title: str, delivery: DeliverySettings, stop: threading.Event
 ) -> None:
-    wake = _Wake(box_of(layout, destination.name))
+    wake = _Wake(box_of(layout, destination.name), delivery)
     failures = 0
     while not stop.is_set():
         if not wake.due():
@@ -248,10 +256,11 @@ def _serve(
 class _Wake:
     """Knows whether anything is due, and reads the entries again only when the folder changed or a time has come."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, delivery: DeliverySettings) -> None:
         self._box = box
+        self._delivery = delivery
         self._stamp = 0
-        self._next = 0.0
+        self._times: tuple[float, ...] = ()
 
     def due(self) -> bool:
         try:
@@ -261,11 +270,10 @@ class _Wake:
         now = time.time()
         # A stamp younger than the file system's clock may yet cover another change.
         settled = now - changed / 1e9 > 1.0
-        if settled and changed == self._stamp:
-            return self._next <= now
-        self._next = min((entry.not_before for entry in waiting(self._box)), default=float("inf"))
-        self._stamp = changed
-        return self._next <= now
+        if not settled or changed != self._stamp:
+            self._times = tuple(entry.not_before for entry in waiting(self._box))
+            self._stamp = changed
+        return any(is_due(at, now, self._delivery) for at in self._times)
 
 
 def _serve_guarded(

@@ -100,7 +100,7 @@ def sendable(path: Path) -> Sendable:
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError) as error:
         raise DeliveryError("not a DICOM file (PS3.10)", retryable=False) from error
     except OSError as error:
-        raise DeliveryError(f"cannot be read: {error.strerror}", retryable=False) from error
+        raise DeliveryError(f"cannot be read: {error.strerror}", retryable=True) from error
     uids = [
         str(meta.get(keyword, ""))
         for keyword in ("MediaStorageSOPClassUID", "TransferSyntaxUID", "MediaStorageSOPInstanceUID")
@@ -188,7 +188,12 @@ class StoreAssociation:
         except RuntimeError:
             return Sent(Verdict.AGAIN, None, "the association was lost")
         except (AttributeError, ValueError, OSError) as error:
-            return Sent(Verdict.REFUSED, None, f"cannot be sent: {type(error).__name__}")
+            verdict = Verdict.REFUSED
+            if isinstance(error, OSError):
+                # The file is read only now. The trouble may pass; but the command may have gone without its data set.
+                verdict = Verdict.AGAIN
+                association.abort()
+            return Sent(verdict, None, f"cannot be sent: {type(error).__name__}")
         if "Status" not in answer:
             if association.is_established:
                 association.abort()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import socket
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pydicom
 import pytest
@@ -376,6 +378,41 @@ def test_an_object_whose_file_is_gone_is_set_aside(layout: DataLayout) -> None:
         (layout.results / RUN / f"{FIRST}.dcm").unlink()
         assert go(layout, pacs.destination()) == Round(stored=3, aside=1)
     assert aside(layout)[FIRST] == "its file cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["m3node.delivery.deliverer.Path.open", "pydicom.filereader.open", "pynetdicom.dimse_messages.open"],
+    ids=["before its digest", "before its association", "behind its command"],
+)
+def test_an_object_whose_file_cannot_be_read_for_a_moment_is_tried_again(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(path: Path | str, mode: str = "r", **how: Any) -> IO[Any]:
+        if Path(path).suffix == ".dcm":
+            raise OSError(errno.EIO, "Input/output error")
+        return open(path, mode, **how)
+
+    with fake_pacs() as pacs:
+        queue(layout, pacs.destination())
+        with monkeypatch.context() as disk:
+            disk.setattr(where, refuse, raising=False)
+            assert go(layout, pacs.destination()) == Round(put_off=4)
+        assert aside(layout) == {}
+        until(lambda: go(layout, pacs.destination()).put_off == 0 and not left(layout))
+        assert len(pacs.kept) == 4
+
+
+def test_a_clock_that_is_set_back_holds_no_result_up(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_pacs(0xA700) as pacs:
+        queue(layout, pacs.destination())
+        with monkeypatch.context() as wrong:
+            wrong.setattr("m3node.delivery.deliverer.time.time", lambda: 4_000_000_000.0)
+            assert go(layout, pacs.destination()) == Round(put_off=4)
+        pacs.answer = 0x0000
+        with deliverer(layout, pacs.destination()):
+            until(lambda: not left(layout))
+        assert len(pacs.kept) == 4
 
 
 def test_results_queued_before_a_restart_go_after_it(layout: DataLayout) -> None:
