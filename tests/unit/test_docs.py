@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from m3node.cli.config import find_surprises
 from m3node.cli.main import build_parser
 from m3node.intake.receive import status as receive_status
 from m3node.intake.receive.contexts import support_rows
 from m3node.layout import DataLayout
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.rejection import Reason
+from m3node.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -45,6 +47,12 @@ def test_the_readme_names_every_command() -> None:
     assert actions is not None
     commands = [name for group in actions._group_actions for name in group.choices or ()]
     assert [name for name in commands if f"m3node {name}" not in text] == []
+
+
+def test_the_readmes_settings_connect_it_to_a_pacs(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "m3node.toml").write_text(shown.replace("/var/lib/m3node", str(tmp_path / "data")), encoding="utf-8")
+    assert list(find_surprises(load(tmp_path / "m3node.toml"))) == []
 
 
 def test_the_readme_says_that_it_is_not_for_clinical_use() -> None:
