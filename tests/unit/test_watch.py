@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -265,7 +266,30 @@ def test_a_full_disk_postpones_a_job_without_counting_against_it(watched: Watche
     assert len(watched.aside("done")) == 1
 
 
-def test_the_loop_finds_what_is_dropped_and_ends_when_told(tmp_path: Path) -> None:
+class SilentObserver:
+    """What a network file system is: it takes the wish and sends no event, or refuses it."""
+
+    def __init__(self, refusal: OSError | None = None) -> None:
+        self.refusal = refusal
+
+    def schedule(self, *_: object, **__: object) -> None: ...
+
+    def start(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def stop(self) -> None: ...
+
+    def join(self) -> None: ...
+
+
+@pytest.mark.parametrize("events", ["as they come", "none", "refused"])
+def test_the_loop_finds_what_is_dropped_and_ends_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: str
+) -> None:
+    if events != "as they come":
+        refusal = OSError(errno.ENOSPC, "inotify watch limit reached") if events == "refused" else None
+        monkeypatch.setattr("m3node.intake.folder.watch.Observer", lambda: SilentObserver(refusal))
     stop = threading.Event()
     answered: list[Path] = []
 
