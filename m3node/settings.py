@@ -165,7 +165,7 @@ class M3Settings(Section):
     min_diameter_mm : float
         Smaller findings are dropped.
     max_unreadable : float
-        Share of views whose answer may be unreadable before the report says "incomplete" instead of "no lesion".
+        Share of views whose answer may be unreadable before the report says "incomplete", with or without lesions.
     """
 
     paddings: Annotated[tuple[Annotated[float, Field(ge=0.0, le=2.0)], ...], Field(min_length=1)] = (

@@ -145,12 +145,11 @@ def _outcome(
 ) -> Outcome:
     if region is None:
         return Outcome.NO_LIVER
-    if lesions:
-        return Outcome.LESIONS
+    # Also with lesions: a report of half a search that calls itself complete hides what the other half may hold.
     unread = detection.views_total - detection.views_read
     if unread > settings.m3.max_unreadable * detection.views_total:
         return Outcome.INCOMPLETE
-    return Outcome.NO_LESION
+    return Outcome.LESIONS if lesions else Outcome.NO_LESION
 
 
 def build(

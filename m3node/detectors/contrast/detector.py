@@ -33,7 +33,7 @@ class ContrastDetector:
 
     def __init__(self, settings: ContrastSettings) -> None:
         self._settings = settings
-        self._last: tuple[weakref.ref[HUArray], LiverRegion, tuple[Focus, ...]] | None = None
+        self._last: tuple[weakref.ref[HUArray], LiverRegion, tuple[Focus, ...] | None] | None = None
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings) -> ContrastDetector:
@@ -61,13 +61,18 @@ class ContrastDetector:
 
         The foci are found once, in 3-D, when the first view comes; each view then gets the outlines on its slice.
         """
-        foci: tuple[Focus, ...] | None = None
-        for view in views:
-            if foci is None:
-                foci = self._known_foci(volume, region)
-            yield ViewResult(boxes=tuple(_boxes(foci, view)))
+        known: tuple[Focus, ...] | None = None
+        for at, view in enumerate(views):
+            if at == 0:
+                known = self._known_foci(volume, region)
+            # What could not be compared with a liver was not looked at, and must not come out as "no lesion".
+            yield (
+                ViewResult(boxes=(), failure="too little liver tissue to compare with")
+                if known is None
+                else ViewResult(boxes=tuple(_boxes(known, view)))
+            )
 
-    def _known_foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...]:
+    def _known_foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...] | None:
         """Do as `foci`, once for a volume and region: a second look must not search again."""
         if self._last is not None and self._last[0]() is volume.hu and self._last[1] is region:
             return self._last[2]
@@ -76,13 +81,13 @@ class ContrastDetector:
         self._last = (weakref.ref(volume.hu), region, found)
         return found
 
-    def foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...]:
-        """Find the foci of a volume, best first."""
+    def foci(self, volume: CTVolume, region: LiverRegion) -> tuple[Focus, ...] | None:
+        """Find the foci of a volume, best first; None where there is too little liver tissue to compare with."""
         grid = make_grid(volume, region)
         field = None if grid is None else make_field(grid)
         if grid is None or field is None:
             logger.warning("there is too little liver tissue to compare with; no focus can be found")
-            return ()
+            return None
         found = find_foci(grid, field)
         if self._settings.hyperdense:
             found += find_foci(grid, field, bright=True)
