@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 
 from liver_data import (
     arranged,
@@ -66,10 +67,10 @@ def test_whole_trunk_has_the_liver_that_its_upper_part_alone_has(test_data: Path
 
 
 def test_dome_beside_the_heart_is_liver_and_the_heart_is_not(test_data: Path) -> None:
-    sitk = pytest.importorskip("SimpleITK")
     masks = test_data / "ct_liver_3slice_seg"
     liver, heart = (
-        sitk.GetArrayFromImage(sitk.ReadImage(str(masks / name))) > 0 for name in ("liver_seg.nrrd", "heart_seg.nrrd")
+        SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(masks / name))) > 0
+        for name in ("liver_seg.nrrd", "heart_seg.nrrd")
     )
     found = segment_liver(stack(test_data / "ct_liver_3slice"))
     assert found is not None

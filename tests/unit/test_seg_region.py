@@ -10,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -89,8 +90,9 @@ def seg(
 
 
 def test_real_seg_is_its_nrrd_voxel_for_voxel(test_data: Path) -> None:
-    sitk = pytest.importorskip("SimpleITK")
-    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(test_data / "ct_liver_3slice_seg" / "liver_seg.nrrd"))) > 0
+    truth = (
+        SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(test_data / "ct_liver_3slice_seg" / "liver_seg.nrrd"))) > 0
+    )
     volume = stack(test_data / "ct_liver_3slice")
     path = test_data / "ct_liver_3slice_seg" / "liver.dcm"
     region = region_from_seg(path, volume, SETTINGS)
