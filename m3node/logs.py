@@ -35,6 +35,8 @@ def set_up(level: str, role: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_UtcFormatter(f"%(asctime)s %(levelname)-7s {role}: %(message)s"))
+    # The handler keeps them out, because a level does not last: pydicom sets its own when it is imported later.
+    handler.addFilter(lambda record: record.name.partition(".")[0] not in TALKERS)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in TALKERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

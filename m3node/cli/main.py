@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from m3node import __version__
 from m3node.errors import ConfigError, M3NodeError
+from m3node.logs import set_up
 
 COMMANDS: tuple[str, ...] = ("run", "serve", "demo", "echo", "send", "config")
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 failure, 2 usage or settings, 3 nothing eligible.
     """
     arguments = build_parser().parse_args(argv)
+    if argv is None:
+        # A process of our own. Without it, what the DICOM libraries say goes to the terminal, values included.
+        set_up("WARNING", "m3node")
     try:
         return int(arguments.handler(arguments))
     except ConfigError as error:

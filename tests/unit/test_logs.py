@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 
+import pydicom.config
 import pytest
 
 from m3node.logs import TALKERS, describe, set_up
@@ -37,6 +38,14 @@ def test_the_dicom_libraries_stay_silent_even_at_debug_level(name: str, capsys: 
     set_up("DEBUG", "receiver")
     logging.getLogger(name).critical("(0010,0010) PATIENT^NAME")
     warnings.warn("Invalid value for VR PN: PATIENT^NAME", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_library_that_sets_its_own_level_later_stays_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up("INFO", "keeper")
+    pydicom.config.debug(debug_on=False, default_handler=False)  # what its import does: it sets WARNING
+    logging.getLogger("pydicom").warning("Unknown encoding 'DOE^JANE'")
+    logging.getLogger("pydicom.pixels").error("DOE^JANE")
     assert capsys.readouterr().err == ""
 
 

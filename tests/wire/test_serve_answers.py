@@ -173,25 +173,24 @@ def rename(element: pydicom.DataElement, new: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "spacing", "calling"),
+    ("attributes", "calling"),
     [
-        pytest.param({}, 2.0, "RESEARCH", id="sender"),
-        pytest.param({"ConvolutionKernel": "BONEPLUS"}, 2.0, "PACS", id="kernel"),
-        pytest.param({"SliceThickness": 0.6}, 0.6, "PACS", id="thickness"),
+        pytest.param({}, "RESEARCH", id="sender"),
+        pytest.param({"ConvolutionKernel": "BONEPLUS"}, "PACS", id="kernel"),
+        pytest.param({"SliceThickness": 0.6}, "PACS", id="thickness"),
     ],
 )
 def test_a_rule_of_selection_refuses_with_a_reason_and_nothing_is_sent(
     recording: Answering,
     tmp_path: Path,
     attributes: dict[str, object],
-    spacing: float,
     calling: str,
     request: pytest.FixtureRequest,
 ) -> None:
     shape, seed = (12, 32, 32), request.node.name
     hu = np.zeros(shape, np.int16)
     files = write_ct_series(
-        tmp_path / "sent", hu, axial_geometry(shape, (spacing, 1.0, 1.0)), seed=seed, attributes=attributes
+        tmp_path / "sent", hu, axial_geometry(shape, (2.0, 1.0, 1.0)), seed=seed, attributes=attributes
     )
     series = seeded_uid(seed, "series")
     recording.node.send(*files, calling=calling)

@@ -1,0 +1,186 @@
+"""Whatever happens to a patient's series, nothing written beside DICOM objects and pictures names the patient."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless, SegmentationStorage
+
+from fake_pacs import FakePacs, fake_pacs
+from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
+from m3node.evaluation.phantom import SMALL, abdomen_phantom
+from served import ServedNode, wait_for
+
+NAME, IDENTIFIER, BIRTH = "ZZTOPSECRET^NAME", "ZZID4711", "19610203"
+SECRETS = (b"ZZTOPSEC", b"ZZID4711", b"19610203", b"1961-02-03")
+PATIENT = {"PatientName": NAME, "PatientID": IDENTIFIER, "PatientBirthDate": BIRTH}
+
+SETTINGS = """
+[listener]
+receivers = 1
+callers = [{{ae_title = "PACS"}}]
+[completeness]
+quiet_seconds = 1
+[selection]
+rules = [{{action = "refuse", description = "^Research"}}]
+[watch]
+folder = "{folder}"
+out = "{out}"
+settle_seconds = 0.5
+[log]
+level = "DEBUG"
+[delivery]
+retry_first_seconds = 0.2
+response_seconds = 5
+[[destinations]]
+name = "archive"
+ae_title = "PACS"
+host = "127.0.0.1"
+port = {port}
+"""
+
+
+def bare(folder: Path, seed: str, slices: int = 12, **attributes: Any) -> list[Path]:
+    """A small series without a liver."""
+    shape = (slices, 32, 32)
+    geometry = axial_geometry(shape, (2.0, 1.0, 1.0))
+    hu = np.random.default_rng(1).integers(-50, 50, shape)
+    return list(write_ct_series(folder / seed, hu, geometry, seed=seed, attributes={**PATIENT, **attributes}))
+
+
+def each(files: list[Path], change: Any) -> None:
+    for number, path in enumerate(files):
+        ds = pydicom.dcmread(path)
+        change(number, ds)
+        ds.save_as(path)
+
+
+def another_patient(number: int, ds: Dataset) -> None:
+    ds.PatientID = f"{IDENTIFIER}-{number % 2}"
+
+
+def not_jpeg(number: int, ds: Dataset) -> None:
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.PixelData = pydicom.encaps.encapsulate([IDENTIFIER.encode() * 40])
+    ds["PixelData"].VR = "OB"
+
+
+def no_seg(number: int, ds: Dataset) -> None:
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+
+
+def sent_series(folder: Path) -> dict[str, list[Path]]:
+    """Series by what becomes of them."""
+    phantom = abdomen_phantom(seed=1, **SMALL)
+    series = {
+        "lesions": list(
+            write_ct_series(
+                folder / "lesions", np.asarray(phantom.hu), phantom.geometry, seed="lesions", attributes=PATIENT
+            )
+        ),
+        "no liver": bare(folder, "no liver"),
+        "too few": bare(folder, "too few", 3),
+        "mixed": bare(folder, "mixed"),
+        "broken": bare(folder, "broken"),
+        "not selected": bare(folder, "not selected", SeriesDescription="Research"),
+        "localizer": bare(folder, "localizer", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        "no seg": bare(folder, "no seg", 1),
+        "private": bare(folder, "private", ImageComments=NAME, StationName=IDENTIFIER),
+    }
+    each(series["mixed"], another_patient)
+    each(series["broken"], not_jpeg)
+    each(series["no seg"], no_seg)
+    return series
+
+
+def odd_files(folder: Path) -> list[Path]:
+    """Files whose values stand where they do not belong: a name for a number, a UID or a transfer of bytes."""
+    files = bare(folder.parent, folder.name)
+    content = files[0].read_bytes()
+    changes = (
+        (b"1.000000", b"ZZTOPSEC"),
+        (b"ISO_IR 192", b"ZZTOPSECRE"),
+        (b"CS\x02\x00CT", b"ZZ\x02\x00CT"),
+    )
+    for old, new in changes:
+        path = folder / f"odd-{len(files)}.dcm"
+        path.write_bytes(content.replace(old, new))
+        files.append(path)
+    cut = folder / "cut.dcm"
+    cut.write_bytes(content[: content.index(NAME.encode()) + 8])
+    return [*files, cut]
+
+
+@pytest.fixture(scope="module")
+def archive() -> Iterator[FakePacs]:
+    def moody(event: Any) -> int:
+        """Refuses, fails, and takes, in turn."""
+        return (0xA700, 0xC000, 0x0000)[len(pacs.offered) % 3]
+
+    with fake_pacs(moody) as pacs:
+        yield pacs
+
+
+def spilled(*folders: Path) -> list[str]:
+    """Every file beside DICOM objects and pictures, and every name, that holds something of the patient."""
+    found = []
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if any(secret in os.fsencode(path.relative_to(folder)) for secret in SECRETS):
+                found.append(f"name {path}")
+            if path.is_file() and path.suffix not in (".dcm", ".zip", ".png"):
+                found += [f"{secret!r} in {path}" for secret in SECRETS if secret in path.read_bytes()]
+    return found
+
+
+def m3node(*arguments: str) -> bytes:
+    """Run a command; return all that it says."""
+    command = [sys.executable, "-m", "m3node", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
+
+
+def test_nothing_of_a_patient_is_written_beside_the_objects(tmp_path: Path, archive: FakePacs) -> None:
+    root = tmp_path / "node"
+    node = ServedNode(root, SETTINGS.format(folder=root / "in", out=root / "out", port=archive.port))
+    series = sent_series(tmp_path / "sent")
+    odd = odd_files(tmp_path / "sent" / "odd values")
+    try:
+        node.start()
+        peer = f"M3NODE@127.0.0.1:{node.port}"
+        (root / "send.log").write_bytes(m3node("send", str(tmp_path / "sent"), peer, "--calling", "PACS"))
+        drop = root / "in"
+        for name, files in series.items():
+            shutil.copytree(files[0].parent, drop / f"{NAME}-{name}")
+        shutil.copytree(odd[0].parent, drop / IDENTIFIER)
+        shutil.make_archive(str(tmp_path / NAME), "zip", series["no liver"][0].parent)
+        shutil.copy(tmp_path / f"{NAME}.zip", drop)
+        lesions = f"{seeded_uid('lesions', 'series')}.g1"
+        box = node.layout.outbox / "archive"
+        wait_for((node.layout.results / lesions / "run.json").exists)
+        wait_for(lambda: not list(box.glob("*.json")) and list((box / "sent").iterdir()))
+        wait_for(lambda: node.settled(seeded_uid("private", "series"), 12))
+        wait_for(lambda: len([*drop.glob("done/*"), *drop.glob("rejected/*")]) == len(series) + 2)
+        assert node.stop() == 0
+    finally:
+        node.clean_up()
+    (root / "run").mkdir()
+    (root / "run.log").write_bytes(m3node("run", str(tmp_path / "sent"), "--out", str(root / "run")))
+    assert "Traceback" not in node.log
+    # The test looks where it means to: the objects do name the patient, and each kind of record is there.
+    objects = list(node.layout.results.rglob("*.dcm")) + list((root / "run").rglob("*.dcm"))
+    assert all(NAME.encode() in path.read_bytes() for path in objects)
+    kinds = ("index/*.jsonl", "manifests/*.json", "results/*/findings.json", "results/*/run.json", "outbox/*/*/*.json")
+    assert all(list(node.layout.root.glob(kind)) for kind in kinds)
+    for reason in ("mixed-patients", "not-selected", "localizer", "too-few-slices", "undecodable"):
+        assert f"[{reason}]" in node.log or reason in (root / "run/findings.json").read_text(), reason
+    assert spilled(root) == []
