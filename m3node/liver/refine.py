@@ -22,6 +22,8 @@ MARGIN_MM = 8.0
 HOLE_MIN_HU = -10.0
 CRUMB_SHARE = 0.02
 """Parts smaller than this share of the largest are no lobes."""
+SPECK_MM2 = 30.0
+"""So small a part of a slice is a few voxels between ribs or in the hilum, which an outline would show as a ring."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,7 +43,7 @@ def refine(volume: CTVolume, trunk: Trunk, grown: Grown) -> VoxelMask:
     Returns
     -------
     VoxelMask
-        What it encloses on a slice belongs to it unless it is fat or gas; crumbs are dropped.
+        What it encloses on a slice belongs to it unless it is fat or gas; crumbs and specks are dropped.
     """
     grid = trunk.grid
     view = grid.axes.view(volume.hu)
@@ -71,8 +73,9 @@ def refine(volume: CTVolume, trunk: Trunk, grown: Grown) -> VoxelMask:
     # Labels of the full grid would take four times the mask; blocks of the working grid tell parts apart as well.
     keep = without_crumbs(any_in_block(mask, grid.factors), CRUMB_SHARE)
     rows, columns = (np.arange(mask.shape[axis]) // grid.factors[axis] for axis in (1, 2))
+    speck = SPECK_MM2 / (fine_spacing[1] * fine_spacing[2])
     for i in range(mask.shape[0]):
-        mask[i] &= keep[i // grid.factors[0]][rows[:, None], columns]
+        mask[i] = _without_specks(mask[i] & keep[i // grid.factors[0]][rows[:, None], columns], speck)
     return _on_volume(volume, grid, block, mask)
 
 
@@ -123,6 +126,16 @@ def _fill(mask: BoolArray, smooth: Floats) -> BoolArray:
     means = ndi.mean(smooth, holes, np.arange(1, count + 1))
     soft = np.concatenate([[False], np.asarray(means) > HOLE_MIN_HU])
     return np.asarray(mask | soft[holes])
+
+
+def _without_specks(mask: BoolArray, size: float) -> BoolArray:
+    """Drop parts of a slice that are smaller than so many voxels, unless all are."""
+    labels, count = ndi.label(mask)
+    if count <= 1:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= min(size, sizes.max()))[labels] & mask)
 
 
 def _on_volume(volume: CTVolume, grid: WorkGrid, block: tuple[slice, slice, slice], mask: BoolArray) -> VoxelMask:
