@@ -90,7 +90,7 @@ class Keeper:
         self._layout.create()
         self._index = Index(self._layout.index)
         self._leases = LeaseReader(self._layout.associations)
-        self._own = OwnObjects(self._layout.results)
+        self._own = OwnObjects(self._layout)
         self._answering = Answering(self._layout, settings, self._index, record, content_digest)
         self._clock = clock
         self._open: dict[str, _OpenSeries] = {}

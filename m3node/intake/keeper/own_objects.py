@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import uuid
-from pathlib import Path
+
+from m3node.layout import DataLayout
 
 _log = logging.getLogger(__name__)
 
@@ -17,13 +19,15 @@ class OwnObjects:
 
     Parameters
     ----------
-    results : Path
-        ``DataLayout.results``; each finished run in it has a ``run.json``.
+    layout : DataLayout
+        Each of its manifests names a run, which has a ``run.json`` once it is finished.
     """
 
-    def __init__(self, results: Path) -> None:
-        self._results = results
+    def __init__(self, layout: DataLayout) -> None:
+        self._layout = layout
         self._read: set[str] = set()
+        self._unread: set[str] = set()
+        self._stamp = -1
         self._uids: set[str] = set()
 
     def has(self, sop_instance_uid: str) -> bool:
@@ -35,17 +39,23 @@ class OwnObjects:
         return sop_instance_uid in self._uids
 
     def _update(self) -> None:
-        for folder in self._results.iterdir():
-            if folder.name in self._read:
-                continue
+        # By the manifests, not by the results: rejections lie there too, and are looked at again for every instance of
+        # a sender whose UIDs are made like ours (a de-identifier's often are).
+        stamp = self._layout.manifests.stat().st_mtime_ns
+        if stamp != self._stamp:
+            self._unread = {path.stem for path in self._layout.manifests.glob("*.json")} - self._read
+            # A name linked within the clock's tick of this look would not change the stamp: look again next time.
+            self._stamp = stamp if time.time_ns() - stamp > 50_000_000 else -1
+        for run in sorted(self._unread):
             try:
-                tree = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+                tree = json.loads((self._layout.results / run / "run.json").read_text(encoding="utf-8"))
                 self._uids.update(item["sop_instance_uid"] for item in tree["objects"])
             except (FileNotFoundError, NotADirectoryError):
                 continue  # not finished: nothing of it was sent
             except (ValueError, KeyError, TypeError):
-                _log.error("run.json of run %s is damaged: its objects are not known", folder.name)
-            self._read.add(folder.name)
+                _log.error("run.json of run %s is damaged: its objects are not known", run)
+            self._read.add(run)
+            self._unread.discard(run)
 
 
 def _may_be_ours(uid: str) -> bool:
