@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from m3node.cli.options import text_epilog
+from m3node.cli.options import make_folder, text_epilog
 from m3node.cli.progress import show_progress
 from m3node.errors import ConfigError
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"there is no folder {arguments.input}")
     if arguments.seed < 0:
         raise ConfigError("--seed takes a number from 0")
+    make_folder(arguments.out, "--out")
     # Whoever ends the demonstration, archive and node end with it.
     signal.signal(signal.SIGTERM, _interrupt)
     with show_progress(quiet=arguments.json) as progress:

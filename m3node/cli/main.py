@@ -46,5 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except M3NodeError as error:
         print(f"m3node: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # A full disk, or a folder that went away: nothing that a traceback would explain better.
+        print(f"m3node: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+from m3node.errors import ConfigError
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +14,22 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file (TOML); M3NODE_CONFIG names it otherwise"
     )
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Make the folder that a flag names, with its parents.
+
+    Raises
+    ------
+    ConfigError
+        There cannot be one, or this user may not write in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{flag}: cannot make the folder {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag}: this user may not write in {path}")
 
 
 def text_epilog(*examples: str) -> str:

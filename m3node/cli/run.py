@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from m3node.cli.options import add_config, text_epilog
+from m3node.cli.options import add_config, make_folder, text_epilog
 from m3node.cli.progress import show_progress
 from m3node.errors import ConfigError
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     nifti = is_nifti(arguments.input)
     if arguments.liver_mask is not None and not nifti:
         raise ConfigError("--liver-mask goes with a NIfTI volume; a DICOM series brings its liver as a DICOM SEG")
+    make_folder(arguments.out, "--out")
     with show_progress(quiet=arguments.json) as progress:
         if nifti:
             report = process_nifti(arguments.input, arguments.liver_mask, arguments.out, settings, progress)
@@ -80,10 +81,12 @@ def _print(report: Any, out: Path) -> None:
             table.add_row(stack.label, stack.outcome.value, str(stack.lesions))
         console.print(table)
         for stack in answered:
-            console.print(f"picture: {stack.folder / 'overlay.png'}")
+            console.print(f"picture: {stack.folder / 'overlay.png'}", markup=False)
     for stack in report.stacks:
         if stack.rejection is not None:
-            console.print(f"not used: {stack.label}: {stack.rejection.message} \\[{stack.rejection.reason.value}]")
+            # A file's name may look like markup.
+            why = f"{stack.rejection.message} [{stack.rejection.reason.value}]"
+            console.print(f"not used: {stack.label}: {why}", markup=False)
     if not answered:
         console.print("No stack was eligible.")
-    console.print(f"summary: {out / 'findings.json'}")
+    console.print(f"summary: {out / 'findings.json'}", markup=False)
