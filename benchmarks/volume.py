@@ -3,7 +3,8 @@
 SimpleITK is given the folder: ``GetGDCMSeriesFileNames`` reads the headers to sort the files, ``ImageSeriesReader``
 reads them. For information, also with the files given in order, as if it had an index too; and the common way with
 pydicom (``dcmread`` and ``apply_rescale``) on the files in order. Pairs of runs alternate, files are in the page cache,
-and the volumes are compared voxel by voxel before any time is taken.
+and the volumes are compared voxel by voxel before any time is taken. What is timed is a process at work: m3node reads
+into the memory of the volume before (m3node/imaging/memory.py), SimpleITK does with its memory what it does.
 """
 
 from __future__ import annotations
