@@ -9,7 +9,6 @@
     <data>/manifests/<label>.g<generation>.json    a generation of a stack
     <data>/results/<run>/                          findings.json, masks.npz, objects, overlay.png, run.json
     <data>/outbox/<destination>/                   deliveries that wait; sent/ and aside/ below it
-    <data>/logs/
 """
 
 from __future__ import annotations

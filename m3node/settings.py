@@ -199,10 +199,10 @@ class ResultSettings(Section):
 
     Attributes
     ----------
-    institution : str
-        Institution Name of the results' equipment; the source's own is kept in the study, not here.
     series_number_base : int
         Series Number of the first result series.
+    station_name : str
+        Station Name (0008,1010) of the results; none when empty.
     """
 
     series_number_base: Annotated[int, Field(ge=1, le=99_000)] = 9100

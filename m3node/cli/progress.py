@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from m3node.detectors.protocols import Progress as Report
+from m3node.progress import Progress as Report
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -13,9 +13,7 @@ import numpy.typing as npt
 from m3node.imaging.mask import BoolArray, VoxelMask
 from m3node.imaging.volume import CTVolume
 from m3node.liver.region import LiverRegion
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) as work goes on."""
+from m3node.progress import Progress
 
 
 class ScoreKind(StrEnum):

@@ -23,6 +23,7 @@ from m3node.jobs.rejections import rejected_findings
 from m3node.jobs.steps import FINDINGS, RUN_KINDS, build, find, make_detector, record_of, settings_digest
 from m3node.layout import DataLayout
 from m3node.logs import describe
+from m3node.progress import silent
 from m3node.rejection import Reason, Rejection
 from m3node.results.objects import ObjectKind
 from m3node.results.store import load_findings, save_findings
@@ -160,7 +161,7 @@ def _run(manifest: Manifest, folder: Path, older: Sequence[Path], settings: Sett
     if rejection is None:
         try:
             previous = next((run for run in older if (record := read_record(run)) and record.objects), None)
-            findings = find(manifest, folder, settings, detector, _quiet, previous=previous)
+            findings = find(manifest, folder, settings, detector, silent, previous=previous)
             objects = build(manifest, findings, folder, settings, kinds=_kinds(settings))
         except Exception as error:
             if transient(error) is not None:
@@ -244,7 +245,3 @@ def _superseded(manifest: Manifest, by: str) -> RunRecord:
         superseded_by=by,
         failure="",
     )
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    """Progress of a headless run is not shown."""

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from m3node import __version__
-from m3node.detectors.protocols import Detection, Detector, Progress
+from m3node.detectors.protocols import Detection, Detector
 from m3node.detectors.registry import load_detector
 from m3node.imaging.assemble import assemble
 from m3node.imaging.volume import CTVolume
@@ -25,6 +25,7 @@ from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion
 from m3node.m3.lesions import characterise
 from m3node.m3.method import M3Method
+from m3node.progress import Progress
 from m3node.rejection import Rejection
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings, Outcome

@@ -8,6 +8,7 @@ from pathlib import Path
 from m3node.intake.folder.watch import FolderWatch, Verdict, watch_folder
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.inputs import InputReport, process_input, summary
+from m3node.progress import silent
 from m3node.rejection import Rejection
 from m3node.settings import Settings
 
@@ -20,7 +21,7 @@ def run_watch(settings: Settings, stop: threading.Event) -> None:
 
     def process(source: Path, target: Path) -> Verdict:
         try:
-            report = process_input(source, target, settings, _quiet)
+            report = process_input(source, target, settings, silent)
         except Exception as error:
             # One input's failure must not end the watch; a full disk is no input's failure.
             trouble = transient(error)
@@ -37,7 +38,3 @@ def verdict(report: InputReport) -> Verdict:
     """Return what is written beside an input that was processed."""
     rejections: tuple[Rejection, ...] = tuple(stack.rejection for stack in report.stacks if stack.rejection)
     return Verdict(report.processed, summary(report), rejections)
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    """Progress of a headless run is not shown."""

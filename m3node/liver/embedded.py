@@ -9,7 +9,6 @@ the border runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from m3node.liver.morphology import depth_inside, erode, local_moments, smooth_k
 from m3node.liver.refine import refine
 from m3node.liver.trunk import Trunk, find_trunk
 from m3node.liver.work_grid import FloatVolume, WorkGrid, make_work_grid
+from m3node.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ MIN_TIP_RIGHT_MM = 50.0
 MAX_FLUID_HU = 25.0
 BELOW_MUSCLE_HU = 8.0
 
-Progress = Callable[[str, int, int], None]
 STAGES = 4
 
 
@@ -75,7 +74,7 @@ def segment_liver(volume: CTVolume, progress: Progress | None = None) -> VoxelMa
     VoxelMask or None
         Liver tissue, enclosed lesions and vessels included; None when no liver is in view.
     """
-    report = progress or (lambda _stage, _done, _total: None)
+    report = progress or silent
     trunk = find_trunk(make_work_grid(volume))
     report("liver", 1, STAGES)
     if trunk is None or trunk.width_mm < MIN_TRUNK_WIDTH_MM:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from m3node.errors import InputRejected
@@ -14,13 +14,12 @@ from m3node.liver.embedded import ALGORITHM, segment_liver
 from m3node.liver.envelope import make_envelope
 from m3node.liver.from_seg import region_from_seg
 from m3node.liver.region import LiverRegion, LiverSource
+from m3node.progress import Progress
 from m3node.settings import LiverSettings
 
 logger = logging.getLogger(__name__)
 
 LABEL_MAP_ALGORITHM = "supplied label map"
-
-Progress = Callable[[str, int, int], None]
 
 
 def find_liver(

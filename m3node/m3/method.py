@@ -18,7 +18,6 @@ from m3node.detectors.protocols import (
     CropDetector,
     Detection,
     DetectorIdentity,
-    Progress,
     View,
     ViewResult,
 )
@@ -30,6 +29,7 @@ from m3node.m3.linking import Chain, chain_score, extend, link, open_slices
 from m3node.m3.nms import FusedBox, fuse
 from m3node.m3.projection import Frame, ProjectedBox, project, share_inside
 from m3node.m3.views import envelope_views, focus_views, viewed_slices
+from m3node.progress import Progress
 from m3node.settings import M3Settings
 
 logger = logging.getLogger(__name__)

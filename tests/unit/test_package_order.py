@@ -13,7 +13,7 @@ ROOT = Path(m3node.__file__).parent
 
 FLOW = (
     # What everybody may know: no stage of the flow in it.
-    {"", "durable", "errors", "identity", "layout", "logs", "notice", "rejection", "settings"},
+    {"", "durable", "errors", "identity", "layout", "logs", "notice", "progress", "rejection", "settings"},
     {"intake"},
     {"imaging"},
     {"liver"},

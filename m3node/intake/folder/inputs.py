@@ -7,7 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +25,13 @@ from m3node.intake.series.reading import read_headers
 from m3node.intake.series.seg_reference import read_seg_reference
 from m3node.intake.series.selection import select
 from m3node.intake.series.stacks import group_stacks
+from m3node.progress import Progress
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 _STAGE = "reading headers"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

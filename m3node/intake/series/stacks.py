@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -201,16 +201,3 @@ def _stack(key: StackKey, group: _Group) -> Stack:
             instances.append(s.header)
         slices.append(SliceRef(numbers[name], s.index))
     return Stack(key, tuple(instances), tuple(slices))
-
-
-def positions_of(frames: Sequence[FrameHeader]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Image Position (Patient) of every slice, shape (n, 3), mm, LPS.
-
-    Raises
-    ------
-    ValueError
-        A slice has none.
-    """
-    if any(frame.position is None for frame in frames):
-        raise ValueError("a slice has no Image Position (Patient)")
-    return np.array([frame.position for frame in frames], dtype=np.float64).reshape(-1, 3)
