@@ -24,6 +24,7 @@ from m3node.evaluation.ct_writer import seeded_uid
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.settings import Destination
+from ports import free_port
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 RESULT_CLASSES = (
@@ -41,6 +42,10 @@ CLASS_OF = {
     ObjectKind.REPORT_ENHANCED: str(EnhancedSRStorage),
     ObjectKind.VOLUMES_ENHANCED: str(EnhancedSRStorage),
 }
+
+PATIENT_NAME = b"\x10\x00\x10\x00PN\x08\x00Doe^Jane"
+GROUP_LENGTH = b"\x10\x00\x00\x00UL\x04\x00" + len(PATIENT_NAME).to_bytes(4, "little")
+"""Retired and ignored (PS3.5 7.2); a sender that decodes a data set and encodes it again drops it."""
 
 Answer = int | Callable[[Event], int | Dataset]
 
@@ -91,7 +96,7 @@ def fake_pacs(
         ae.add_supported_context(uid, ExplicitVRLittleEndian)
     ae.require_calling_aet = list(require_calling)
     server = ae.start_server(
-        ("127.0.0.1", port),
+        ("127.0.0.1", port or free_port()),
         block=False,
         evt_handlers=[(evt.EVT_C_STORE, pacs.on_store), (evt.EVT_ESTABLISHED, pacs.on_open), *handlers],
     )
@@ -128,6 +133,7 @@ def _write(folder: Path, run: str, kind: ObjectKind, size: int) -> ResultObject:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path = folder / kind.file_name
     ds.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes().replace(PATIENT_NAME, GROUP_LENGTH + PATIENT_NAME, 1))
     return ResultObject(
         kind=kind,
         path=path,

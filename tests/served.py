@@ -19,17 +19,11 @@ from pynetdicom.association import Association
 from m3node.intake.keeper.index import Index, series_files, spooled_series
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.layout import DataLayout
+from ports import free_port
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.5"]
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], object], *, pause: float = 0.05) -> None:

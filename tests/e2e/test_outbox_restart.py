@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orthanc import free_port
 from serving import serving, small_series
 
 from fake_pacs import fake_pacs
 from m3node.delivery.address import Peer
 from m3node.delivery.send import find_sendable, send
 from m3node.delivery.store_scu import Timeouts
+from ports import free_port
 
 
 def test_results_for_an_archive_that_is_down_wait_and_go_after_the_node_was_restarted(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,9 @@ from m3node.delivery.send import find_sendable, send
 from m3node.delivery.store_scu import StoreAssociation, Timeouts
 from m3node.errors import DeliveryError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from ports import free_port
 
-QUICK = Timeouts(connect=2.0, response=0.5)
+QUICK = Timeouts(connect=60.0, response=60.0)
 CT = (str(CTImageStorage),)
 
 
@@ -34,11 +34,6 @@ def series(tmp_path: Path) -> Path:
     folder = tmp_path / "series"
     write_ct_series(folder, np.zeros((5, 8, 8), np.int16), axial_geometry((5, 8, 8), (2.0, 1.0, 1.0)), seed="send")
     return folder
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_echo_says_that_a_peer_answers(capsys: pytest.CaptureFixture[str]) -> None:
