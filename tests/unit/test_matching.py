@@ -42,6 +42,11 @@ def test_pairs_are_chosen_so_that_most_lesions_are_found() -> None:
     assert result.false == ()
 
 
+def test_of_as_many_pairs_those_that_overlap_most_are_chosen() -> None:
+    result = match([cube(0), cube(2)], [cube(2), cube(0)], iou=0.3)
+    assert [(pair.found, pair.truth, pair.iou) for pair in result.pairs] == [(1, 0, 1.0), (0, 1, 1.0)]
+
+
 def test_what_overlaps_too_little_is_a_miss_and_a_false_lesion() -> None:
     result = match([cube(6)], [cube(0)], iou=0.3)
     assert (result.pairs, result.missed, result.false) == ((), (0,), (0,))

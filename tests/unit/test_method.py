@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from m3node.detectors.protocols import (
     Box2D,
@@ -26,6 +29,7 @@ from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.lesion import MaskOrigin
 from m3node.m3.lesions import characterise
 from m3node.m3.method import M3Method
+from m3node.m3.views import make_view
 from m3node.settings import M3Settings
 
 SHAPE = (16, 120, 120)
@@ -50,13 +54,19 @@ class BoxOnly:
 
 
 def dark_boxes(view: View) -> tuple[ViewBox, ...]:
-    from scipy import ndimage
-
     labels, _ = ndimage.label((view.hu < 80) & (view.hu > 0))
     return tuple(
         ViewBox(box=Box2D(rows.start, columns.start, rows.stop, columns.stop), score=0.6)
         for rows, columns in ndimage.find_objects(labels)
     )
+
+
+def voxels_in(view: View, box: Box2D) -> np.ndarray:
+    """The dark voxels of a box, on the view's grid."""
+    mask = np.zeros(view.hu.shape, dtype=bool)
+    block = slice(int(box.r0), int(box.r1)), slice(int(box.c0), int(box.c1))
+    mask[block] = view.hu[block] == 60
+    return mask
 
 
 @pytest.fixture
@@ -106,8 +116,16 @@ def test_boxes_become_lesions_with_votes_and_estimated_voxels(volume: CTVolume, 
 
 
 def test_a_box_outside_the_envelope_is_no_candidate(volume: CTVolume, region: LiverRegion) -> None:
-    detection = M3Method(BoxOnly(), SETTINGS).find(volume, region, quiet)
-    assert all(box.box.c1 <= 101 for candidate in detection.candidates for box in candidate.boxes)
+    seen: list[float] = []
+
+    def noted(view: View, result: ViewResult) -> ViewResult:
+        seen.extend(view.origin[1] + found.box.c1 for found in result.boxes)
+        return result
+
+    detection = M3Method(BoxOnly(noted), SETTINGS).find(volume, region, quiet)
+    assert max(seen) > 106  # the ball beside the liver is on the crops, and was answered
+    assert len(detection.candidates) == 2
+    assert all(box.box.c1 <= 100 for candidate in detection.candidates for box in candidate.boxes)
 
 
 def test_every_slice_is_shown_in_every_padding_and_lesions_ends_once_more(
@@ -117,9 +135,8 @@ def test_every_slice_is_shown_in_every_padding_and_lesions_ends_once_more(
     detection = M3Method(detector, SETTINGS).find(volume, region, quiet)
     first = detector.seen[: 12 * 3]
     assert first == [(k, padding) for k in range(2, 14) for padding in SETTINGS.paddings]
-    again = detector.seen[12 * 3 :]
-    assert again
-    assert all(padding == 0.0 for _, padding in again)
+    # The balls are seen on slices 4 to 10 and 6 to 10; the slices next to those are looked at again.
+    assert sorted(detector.seen[12 * 3 :]) == [(3, 0.0), (5, 0.0), (11, 0.0), (11, 0.0)]
     assert detection.views_total == len(detector.seen)
 
 
@@ -186,21 +203,77 @@ def test_an_empty_envelope_shows_nothing(volume: CTVolume, region: LiverRegion) 
     assert characterise(volume, empty, detection, SETTINGS) == ()
 
 
-def test_views_are_made_as_they_are_read_not_before(volume: CTVolume, region: LiverRegion) -> None:
+def test_views_are_made_as_they_are_read_not_before(
+    volume: CTVolume, region: LiverRegion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    read: list[int] = []
     ahead: list[int] = []
+
+    def counted(*arguments: Any) -> View:
+        made.append(1)
+        return make_view(*arguments)
+
+    monkeypatch.setattr("m3node.m3.views.make_view", counted)
 
     class Batching(BoxOnly):
         def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
             iterator = iter(views)
             while batch := list(islice(iterator, 4)):
-                ahead.append(len(batch))
-                yield from (ViewResult(boxes=dark_boxes(view)) for view in batch)
+                for view in batch:
+                    ahead.append(len(made) - len(read))
+                    read.append(1)
+                    yield ViewResult(boxes=dark_boxes(view))
 
-    stages: list[tuple[str, int, int]] = []
-    M3Method(Batching(), SETTINGS).find(volume, region, lambda *call: stages.append(call))
-    assert max(ahead) == 4
-    assert stages[0] == ("looking", 0, 36)
-    assert ("looking", 36, 36) in stages
+    M3Method(Batching(), SETTINGS).find(volume, region, quiet)
+    assert len(read) == len(made) > 36
+    assert max(ahead) == 4  # the detector's own batch, and none more
+
+
+def test_progress_is_told_for_each_look_from_its_first_view_to_its_last(volume: CTVolume, region: LiverRegion) -> None:
+    told: list[tuple[str, int, int]] = []
+    M3Method(BoxOnly(), SETTINGS).find(volume, region, lambda *call: told.append(call))
+    assert told == [("looking", done, 36) for done in range(37)] + [("looking again", done, 4) for done in range(5)]
+
+
+def test_a_detectors_own_voxels_become_the_candidates_mask(volume: CTVolume, region: LiverRegion) -> None:
+    def outlined(view: View, result: ViewResult) -> ViewResult:
+        return ViewResult(boxes=tuple(replace(box, mask=voxels_in(view, box.box)) for box in result.boxes))
+
+    detection = M3Method(BoxOnly(outlined), SETTINGS).find(volume, region, quiet)
+    masks = [candidate.mask for candidate in detection.candidates]
+    assert len(masks) == 2
+    found = np.logical_or.reduce([mask.full() for mask in masks if mask is not None])
+    assert np.array_equal(found, (volume.hu == 60) & region.envelope.full())
+
+
+def test_a_candidate_with_a_box_without_voxels_has_no_mask(volume: CTVolume, region: LiverRegion) -> None:
+    def outlined_but_on_slice_8(view: View, result: ViewResult) -> ViewResult:
+        if view.slice_index == 8:
+            return result
+        return ViewResult(boxes=tuple(replace(box, mask=voxels_in(view, box.box)) for box in result.boxes))
+
+    detection = M3Method(BoxOnly(outlined_but_on_slice_8), SETTINGS).find(volume, region, quiet)
+    assert [candidate.mask for candidate in detection.candidates] == [None, None]
+
+
+def test_candidates_come_best_first(volume: CTVolume, region: LiverRegion) -> None:
+    def surer_on_the_right(view: View, result: ViewResult) -> ViewResult:
+        boxes = (replace(box, score=0.9 if view.origin[1] + box.box.c0 > 50 else 0.3) for box in result.boxes)
+        return ViewResult(boxes=tuple(boxes))
+
+    candidates = M3Method(BoxOnly(surer_on_the_right), SETTINGS).find(volume, region, quiet).candidates
+    assert [candidate.score for candidate in candidates] == [pytest.approx(0.9), pytest.approx(0.3)]
+    assert candidates[0].boxes[0].box.c0 > 50
+
+
+def test_a_view_that_fails_in_the_second_look_is_counted_too(volume: CTVolume, region: LiverRegion) -> None:
+    def mute_when_asked_again(view: View, result: ViewResult) -> ViewResult:
+        return ViewResult(boxes=(), failure="no answer") if view.padding == 0.0 else result
+
+    detection = M3Method(BoxOnly(mute_when_asked_again), SETTINGS).find(volume, region, quiet)
+    assert (detection.views_total, detection.views_read) == (40, 36)
+    assert detection.failures == tuple(f"slice {k}: no answer" for k in (3, 11, 5, 11))
 
 
 def test_the_methods_parameters_are_part_of_the_identity() -> None:

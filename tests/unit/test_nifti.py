@@ -71,6 +71,8 @@ def test_any_axes_keep_every_voxel_at_its_place_in_the_patient(
     path = saved(tmp_path_factory.mktemp("nifti") / "ct.nii", data, affine)
     volume = read_nifti(path)
     assert volume.geometry.affine[2, 0] > 0
+    # Slices along z, rows along y, columns along x, whatever the file's order was.
+    assert np.abs(volume.geometry.affine[:3, :3]).argmax(axis=0).tolist() == [2, 1, 0]
     for index in ((0, 0, 0), (3, 4, 5), (1, 2, 3)):
         ras = affine @ [*index, 1]
         at = np.rint(volume.geometry.to_voxel([-ras[0], -ras[1], ras[2]])).astype(int)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from m3node.detectors.protocols import Box2D, ViewBox
 from m3node.imaging.mask import VoxelMask
@@ -39,6 +41,29 @@ def test_two_boxes_of_one_view_are_one_vote() -> None:
     boxes = [seen(0, Box2D(10, 10, 30, 30), 0.8), seen(0, Box2D(11, 10, 30, 30), 0.7)]
     (fused,) = fuse(boxes, FRAMES, 0.5)
     assert (fused.box.votes, fused.box.views) == (1, 3)
+    assert fused.box.score == pytest.approx(0.8 / 3)  # the view's better box counts
+
+
+def test_boxes_that_overlap_by_the_bound_are_one_finding() -> None:
+    boxes = [seen(0, Box2D(10, 10, 20, 30), 0.8), seen(1, Box2D(10, 10, 30, 30), 0.7)]
+    assert iou(boxes[0].box, boxes[1].box) == 0.5
+    (fused,) = fuse(boxes, FRAMES, 0.5)
+    assert fused.box.votes == 2
+
+
+def test_a_crop_that_holds_half_of_a_box_could_have_seen_it_and_one_that_holds_less_could_not() -> None:
+    box = Box2D(10, 10, 30, 30)
+    for edge, views in ((20, 2), (19, 1)):
+        cut = Frame(number=1, slice_index=7, box=Box2D(0, 0, 100, edge))
+        (fused,) = fuse([seen(0, box, 0.8)], [FRAMES[0], cut], 0.5)
+        assert fused.box.views == views
+
+
+def test_at_equal_scores_the_better_single_box_stands_for_the_finding() -> None:
+    # Each view saw the lesion once, so both boxes have the same votes and the same fused score.
+    weaker, better = seen(0, Box2D(10, 10, 30, 30), 0.5), seen(1, Box2D(11, 10, 31, 30), 0.7)
+    (fused,) = fuse([weaker, better], FRAMES, 0.5)
+    assert fused.box.box == better.box
 
 
 def test_boxes_that_overlap_less_than_the_bound_both_stay_best_first() -> None:
@@ -52,10 +77,16 @@ def test_the_order_of_the_views_does_not_change_what_is_kept() -> None:
     assert [item.box for item in fuse(boxes, FRAMES, 0.5)] == [item.box for item in fuse(boxes[::-1], FRAMES, 0.5)]
 
 
-def test_iou_of_boxes() -> None:
-    assert iou(Box2D(0, 0, 10, 10), Box2D(0, 0, 10, 10)) == 1.0
-    assert iou(Box2D(0, 0, 10, 10), Box2D(0, 5, 10, 15)) == pytest.approx(1 / 3)
-    assert iou(Box2D(0, 0, 10, 10), Box2D(20, 20, 30, 30)) == 0.0
+spans = st.tuples(st.integers(0, 12), st.integers(1, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+boxes_of_pixels = st.tuples(spans, spans).map(lambda pair: Box2D(pair[0][0], pair[1][0], pair[0][1], pair[1][1]))
+
+
+@given(a=boxes_of_pixels, b=boxes_of_pixels)
+def test_iou_of_boxes_is_that_of_their_pixels(a: Box2D, b: Box2D) -> None:
+    planes = np.zeros((2, 24, 24), dtype=bool)
+    for plane, box in zip(planes, (a, b), strict=True):
+        plane[int(box.r0) : int(box.r1), int(box.c0) : int(box.c1)] = True
+    assert iou(a, b) == pytest.approx((planes[0] & planes[1]).sum() / (planes[0] | planes[1]).sum())
 
 
 def test_a_views_box_is_moved_by_the_crops_origin_and_cut_at_its_border() -> None:
@@ -78,11 +109,21 @@ def test_a_box_that_is_none_is_dropped(box: Box2D) -> None:
     assert project(frame, ViewBox(box=box, score=1.0)) is None
 
 
+def test_a_box_whose_score_is_no_number_is_dropped_and_one_without_voxels_is_kept() -> None:
+    frame, box = Frame(number=0, slice_index=0, box=Box2D(0, 0, 60, 60)), Box2D(5, 5, 9, 9)
+    assert project(frame, ViewBox(box=box, score=float("nan"))) is None
+    kept = project(frame, ViewBox(box=box, score=1.0))
+    assert kept is not None
+    assert (kept.box, kept.mask) == (box, None)
+
+
 def test_the_share_in_the_envelope_counts_voxel_centres() -> None:
     plane = np.zeros((3, 20, 20), dtype=bool)
     plane[1, :, :10] = True
     envelope = VoxelMask.from_full(plane)
     assert share_inside(Box2D(0, 5, 10, 15), envelope, 1) == 0.5
     assert share_inside(Box2D(0, 5, 10, 15), envelope, 0) == 0.0
+    assert share_inside(Box2D(0, 5.4, 10, 14.6), envelope, 1) == 0.5  # columns 5 to 14, whose centres lie inside
     assert share_inside(Box2D(3.1, 9.1, 3.3, 9.3), envelope, 1) == 1.0
+    assert share_inside(Box2D(3.1, 10.1, 3.3, 10.3), envelope, 1) == 0.0
     assert share_inside(Box2D(-5, -5, 5, 5), envelope, 1) == 0.25

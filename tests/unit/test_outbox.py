@@ -1,7 +1,9 @@
+"""What waits for a destination is files: queued once, sent in order, filed with its reason, readable by a person."""
+
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,6 @@ from m3node.results.objects import ObjectKind
 from m3node.settings import DeliverySettings, Destination
 
 RUN = "1.2.3.g1"
-TEXTS = (
-    *("name", "destination", "run", "kind", "path", "sha256"),
-    *("sop_class_uid", "sop_instance_uid", "study_instance_uid"),
-)
 
 
 def destination(name: str = "pacs", sr: str = "comprehensive3d") -> Destination:
@@ -199,23 +197,42 @@ def test_a_file_that_is_no_entry_is_set_aside_and_stops_nothing(layout: DataLayo
     assert sorted(path.name for path in box.aside.iterdir()) == ["copied.json", "torn.json"]
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_whatever_a_file_holds_reading_it_gives_an_entry_or_a_delivery_error(content: bytes | str) -> None:
-    with pytest.raises(DeliveryError):
-        from_json(content if isinstance(content, bytes) else content.encode())
+VALUES = {"str": st.text(max_size=20), "int": st.integers(0, 9), "float": st.floats(0, 1e10)}
+entries = st.builds(Entry, **{field.name: VALUES[str(field.type)] for field in fields(Entry)})
 
 
-@given(
-    st.builds(
-        Entry,
-        **{name: st.text(max_size=20) for name in TEXTS},
-        order=st.integers(0, 9),
-        queued_at=st.floats(0, 1e10),
-        last_error=st.text(max_size=50),
-    )
-)
+@given(entries)
 def test_an_entry_survives_its_file(entry: Entry) -> None:
     assert from_json(to_json(entry)) == entry
+
+
+trees = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.binary(max_size=200) | trees.map(lambda tree: json.dumps(tree).encode()))
+def test_what_is_no_entry_is_a_delivery_error(content: bytes) -> None:
+    with pytest.raises(DeliveryError):
+        from_json(content)
+
+
+@given(entry=entries, data=st.data())
+def test_an_entry_with_a_field_too_many_too_few_or_of_another_type_is_a_delivery_error(
+    entry: Entry, data: st.DataObject
+) -> None:
+    tree = json.loads(to_json(entry))
+    name = data.draw(st.sampled_from(sorted(tree)))
+    required = {"schema", *(field.name for field in fields(Entry) if field.default is MISSING)}
+    change = data.draw(st.sampled_from(["wrong", "more", *(["less"] if name in required else [])]))
+    if change == "less":
+        del tree[name]
+    elif change == "more":
+        tree[f"{name}x"] = tree[name]
+    else:
+        tree[name] = data.draw(st.sampled_from([None, [], {}, 1 if isinstance(tree[name], str) else "1"]))
+    with pytest.raises(DeliveryError):
+        from_json(json.dumps(tree).encode())
 
 
 def test_back_off_doubles_and_is_capped() -> None:

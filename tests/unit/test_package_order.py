@@ -93,10 +93,7 @@ def test_the_evaluation_knows_types_and_method_but_nothing_that_receives_or_send
         f"{importing} imports {imported}"
         for importing, imported in imports()
         for tool, allowed in TOOLS.items()
-        if part_of(importing) == tool
-        and part_of(imported) not in allowed | FLOW[0] | {tool}
-        # a phantom's series can be read back as a manifest
-        and imported not in {"m3node.intake.series.header", "m3node.intake.series.manifest"}
+        if part_of(importing) == tool and part_of(imported) not in allowed | FLOW[0] | {tool}
     ]
     assert wrong == []
 

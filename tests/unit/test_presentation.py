@@ -111,10 +111,27 @@ def test_lesions_that_share_a_key_slice_share_its_annotation(manifest: Manifest,
     state = built(made_findings(geometry, manifest_key=manifest.key, lesions=masks), manifest, tmp_path)
     (drawn,) = [item for item in state.GraphicAnnotationSequence if item.GraphicLayer == "LESIONS"]
     assert len(drawn.GraphicObjectSequence) == 2
-    for text in drawn.TextObjectSequence:
-        right, bottom = text.BoundingBoxBottomRightHandCorner
-        assert right <= 56
-        assert bottom <= 40
+    assert len(drawn.TextObjectSequence) == 2
+
+
+@pytest.mark.parametrize(("row", "column"), [(10, 10), (30, 53), (1, 30), (38, 50)])
+def test_a_label_stands_beside_its_box_and_inside_the_image(
+    manifest: Manifest, tmp_path: Path, row: int, column: int
+) -> None:
+    geometry = manifest_geometry(manifest)
+    findings = made_findings(
+        geometry, manifest_key=manifest.key, lesions=[ellipsoid(geometry.shape, (6, row, column), (2, 3, 3))]
+    )
+    state = built(findings, manifest, tmp_path)
+    (drawn,) = [item for item in state.GraphicAnnotationSequence if item.GraphicLayer == "LESIONS"]
+    left, top = drawn.TextObjectSequence[0].BoundingBoxTopLeftHandCorner
+    right, bottom = drawn.TextObjectSequence[0].BoundingBoxBottomRightHandCorner
+    assert 0 <= left < right <= 56
+    assert 0 <= top < bottom <= 40
+    box = findings.lesions[0].key_box.box
+    assert left >= box.c1 or right <= box.c0
+    assert top < box.r1
+    assert bottom > box.r0
 
 
 def test_no_lesion_and_no_liver_show_their_sentence(findings: Findings, manifest: Manifest, tmp_path: Path) -> None:
