@@ -13,8 +13,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import pydicom
-from pydicom.filereader import read_preamble
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
@@ -161,14 +159,6 @@ def tiny(identity: Identity, tail: bytes = b"") -> bytes:
 
 def named(number: int, sop_class: str = CT) -> Identity:
     return Identity(sop_class, f"2.25.3.{number}", "2.25.1", "2.25.2")
-
-
-def split_file(path: Path) -> tuple[pydicom.Dataset, bytes]:
-    """Return a file's meta information and its encoded data set."""
-    with path.open("rb") as file:
-        read_preamble(file, force=True)
-        meta = pydicom.filereader._read_file_meta_info(file)
-        return meta, file.read()
 
 
 def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:

@@ -44,6 +44,7 @@ from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
 from m3node.intake.receive.identity import Identity
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
+from part10_file import split_file
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,154 @@
+"""The deliverer as it runs in the node: restarts, destinations that are down, a stop in the middle."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from delivering import QUICK, RUN, deliverer, go, left, queue, sent
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.events import Event
+
+from fake_pacs import fake_pacs, make_run
+from m3node.delivery.address import Peer
+from m3node.delivery.deliverer import Round
+from m3node.delivery.entry import Entry
+from m3node.delivery.outbox import Box, file_sent
+from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.layout import DataLayout
+from m3node.results.objects import ObjectKind
+from waiting import wait_for
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> DataLayout:
+    layout = DataLayout(tmp_path / "data")
+    layout.create()
+    return layout
+
+
+def test_a_clock_that_is_set_back_holds_no_result_up(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_pacs(0xA700) as pacs:
+        queue(layout, pacs.destination())
+        with monkeypatch.context() as wrong:
+            wrong.setattr("m3node.delivery.deliverer.time.time", lambda: 4_000_000_000.0)
+            assert go(layout, pacs.destination()) == Round(put_off=4)
+        pacs.answer = 0x0000
+        with deliverer(layout, pacs.destination()):
+            wait_for(lambda: not left(layout))
+        assert len(pacs.kept) == 4
+
+
+def test_results_queued_before_a_restart_go_after_it(layout: DataLayout) -> None:
+    with fake_pacs(0xA700) as pacs:
+        with deliverer(layout, pacs.destination()):
+            queue(layout, pacs.destination())
+            wait_for(lambda: len(pacs.offered) >= 4)
+        assert len(left(layout)) == 4
+        pacs.answer = 0x0000
+        with deliverer(layout, pacs.destination()):
+            wait_for(lambda: not left(layout))
+    assert len(pacs.kept) == 4
+
+
+def test_results_wait_for_an_archive_that_is_down_and_go_when_it_comes_up(
+    layout: DataLayout, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fake_pacs() as pacs:
+        destination = pacs.destination()
+    queue(layout, destination)
+    with deliverer(layout, destination):
+        wait_for(lambda: "Connection refused; tried again" in caplog.text)
+        assert len(left(layout)) == 4
+        with fake_pacs(port=destination.port) as revived:
+            wait_for(lambda: not left(layout))
+            assert len(revived.kept) == 4
+
+
+def test_a_dead_and_a_hanging_destination_delay_no_other(layout: DataLayout) -> None:
+    release = threading.Event()
+    with fake_pacs() as gone:
+        dead = gone.destination("dead")
+    with fake_pacs(lambda event: release.wait(60) and 0x0000) as hanging, fake_pacs() as good:
+        three = (dead, hanging.destination("hanging"), good.destination("good"))
+        with deliverer(layout, *three):
+            queue(layout, *three)
+            wait_for(lambda: len(sent(layout, "good")) == 4 and hanging.offered)
+            assert sent(layout, "hanging") == set()
+            assert len(left(layout, "dead")) == 4
+            release.set()
+
+
+def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail = [True]
+
+    def file_or_fail(box: Box, entry: Entry) -> None:
+        if fail:
+            fail.clear()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file_sent(box, entry)
+
+    monkeypatch.setattr("m3node.delivery.deliverer.file_sent", file_or_fail)
+    with fake_pacs() as pacs, deliverer(layout, pacs.destination()):
+        queue(layout, pacs.destination())
+        wait_for(lambda: len(sent(layout)) == 4)
+    assert "delivery stumbled over OSError" in caplog.text
+
+
+def ours_alive() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if isinstance(t, DULServiceProvider) and t.assoc.is_requestor]
+
+
+def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3node.delivery.deliverer.STOP_SECONDS", 0.2)
+    release = threading.Event()
+    slow = QUICK.model_copy(update={"response_seconds": 600.0})
+    with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
+        queue(layout, pacs.destination())
+        with deliverer(layout, pacs.destination(), delivery=slow):
+            wait_for(lambda: pacs.offered)
+        wait_for(lambda: not ours_alive())
+        assert len(left(layout)) == 4
+        release.set()
+
+
+def test_an_interrupt_in_the_middle_of_an_object_leaves_no_thread_behind(layout: DataLayout) -> None:
+    release = threading.Event()
+    main = threading.get_ident()
+
+    def interrupt(event: Event) -> int:
+        signal.pthread_kill(main, signal.SIGINT)  # wakes what blocks, as Ctrl-C does
+        release.wait(60)
+        return 0x0000
+
+    item = sendable(make_run(layout, RUN, [ObjectKind.REPORT])[0].path)
+    with fake_pacs(interrupt) as pacs:
+        peer = Peer("PACS", "127.0.0.1", pacs.port)
+        association = StoreAssociation(peer, "M3NODE", [item.syntax], Timeouts(response=600.0))
+        with pytest.raises(KeyboardInterrupt), association:
+            association.send(item)
+        wait_for(lambda: not ours_alive())
+        release.set()
+
+
+def test_a_second_run_goes_while_the_deliverer_is_running(layout: DataLayout) -> None:
+    with fake_pacs() as pacs, deliverer(layout, pacs.destination()):
+        queue(layout, pacs.destination())
+        wait_for(lambda: len(pacs.kept) == 4)
+        queue(layout, pacs.destination(), run="1.2.4.g1")
+        wait_for(lambda: len(pacs.kept) == 8)
+
+
+def test_results_for_a_destination_that_was_removed_are_named_at_the_start(
+    layout: DataLayout, caplog: pytest.LogCaptureFixture
+) -> None:
+    with fake_pacs() as pacs, caplog.at_level(logging.WARNING):
+        queue(layout, pacs.destination("former"))
+        with deliverer(layout):
+            wait_for(lambda: "4 objects wait for former, which is no destination any more" in caplog.text)
