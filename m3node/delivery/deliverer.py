@@ -123,7 +123,7 @@ def deliver_once(
             items.append((entry, _checked(layout, entry)))
         except DeliveryError as error:
             tally.file(entry, Verdict.AGAIN if error.retryable else Verdict.REFUSED, str(error))
-    peer = Peer(destination.ae_title, destination.host, destination.port)
+    peer = Peer(destination.ae_title or "", destination.host, destination.port)
     timeouts = Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds)
     try:
         while items and not stop():

@@ -15,7 +15,6 @@ from pathlib import Path
 from m3node.delivery.outbox import cancel, enqueue, kinds_for
 from m3node.detectors.protocols import Detector
 from m3node.errors import M3NodeError, ResultError
-from m3node.intake.receive.association import supervisor
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.failure import failure, transient
 from m3node.jobs.record import RECORD, RunRecord, read_record, records_of, write_record
@@ -23,6 +22,7 @@ from m3node.jobs.rejections import rejected_findings
 from m3node.jobs.steps import FINDINGS, RUN_KINDS, build, find, make_detector, record_of, settings_digest
 from m3node.layout import DataLayout
 from m3node.logs import describe
+from m3node.process import supervisor
 from m3node.progress import silent
 from m3node.rejection import Reason, Rejection
 from m3node.results.objects import ObjectKind

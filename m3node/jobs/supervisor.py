@@ -6,7 +6,6 @@ A process that dies takes no other with it. When the supervisor itself is killed
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 from m3node.errors import M3NodeError
 from m3node.logs import describe, set_up
+from m3node.process import die_with_parent
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -35,8 +35,6 @@ HEALTHY_SECONDS = 60.0
 """A process that lived so long is replaced at once again; one that dies sooner waits twice as long each time."""
 STOP_SECONDS = 15.0
 """What a process has to come to its end after SIGTERM, before it is killed."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class StartError(M3NodeError):
@@ -236,20 +234,6 @@ def stop_on_signals(stop: threading.Event, *signals: signal.Signals) -> None:
 
     for number in signals:
         signal.signal(number, handler)
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it ends.
-
-    Parameters
-    ----------
-    parent : int
-        The starter's process id, against a death before this call.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _main(role: Role, settings: Settings, reports: connection.Connection, parent: int) -> None:

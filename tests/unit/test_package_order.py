@@ -13,7 +13,20 @@ ROOT = Path(m3node.__file__).parent
 
 FLOW = (
     # What everybody may know: no stage of the flow in it.
-    {"", "durable", "errors", "identity", "layout", "logs", "notice", "progress", "rejection", "settings"},
+    {
+        "",
+        "durable",
+        "errors",
+        "faults",
+        "identity",
+        "layout",
+        "logs",
+        "notice",
+        "process",
+        "progress",
+        "rejection",
+        "settings",
+    },
     {"intake"},
     {"imaging"},
     {"liver"},

@@ -134,8 +134,9 @@ def test_the_sample_shows_the_defaults() -> None:
         for name in names:
             sample[section].pop(name)
             defaults[section].pop(name)
-    sample.pop("destinations")
-    defaults.pop("destinations")
+    for name in ("destinations", "priority", "routing"):
+        sample.pop(name)
+        defaults.pop(name)
     assert sample == defaults
 
 

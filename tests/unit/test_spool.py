@@ -238,7 +238,7 @@ def test_many_senders_of_one_instance_at_once_lose_nothing(layout: DataLayout, s
 def test_unfinished_files_of_dead_processes_are_removed_and_of_living_ones_kept(layout: DataLayout) -> None:
     Spool(layout)
     dead = subprocess.run(
-        [sys.executable, "-c", "import os; from m3node.intake.receive.association import process_started as s; "
+        [sys.executable, "-c", "import os; from m3node.process import process_started as s; "
          "print(f'{os.getpid()}.{s(os.getpid())}')"],
         capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip

@@ -11,16 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from receiving import Node, associated, eventually, named, raw_store, running, settings_for, tiny
+from receiving import Node, associated, named, raw_store, running, settings_for, tiny
 
 from m3node.errors import ConfigError
 from m3node.intake.receive.acceptor import serve_associations
-from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, process_started, read_leases
+from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, read_leases
 from m3node.intake.receive.spool import INCOMING
+from m3node.process import process_started
+from waiting import wait_for
 
 
 def any_leases(folder: Path) -> list[Lease]:
-    assert eventually(lambda: read_leases(folder))
+    wait_for(lambda: read_leases(folder))
     return read_leases(folder)
 
 
@@ -36,7 +38,7 @@ def test_four_associations_at_once_have_a_process_each(tmp_path: Path) -> None:
                 assert response is not None
                 assert response.Status == 0x0000
             assert len({lease.pid for lease in open_leases(node)}) == 4
-        assert eventually(lambda: len(open_leases(node)) == 2)
+        wait_for(lambda: len(open_leases(node)) == 2)
         assert len([name for name in node.stored() if name.endswith(".dcm")]) == 4
 
 
@@ -48,7 +50,7 @@ def test_a_killed_receiver_is_replaced_and_holds_no_lease(tmp_path: Path, caplog
             half_written = node.layout.spool / INCOMING / f"{lease.pid}.{lease.started}.99.part"
             half_written.write_bytes(b"half")
             os.kill(lease.pid, signal.SIGKILL)
-            assert eventually(lambda: not association.is_established)
+            wait_for(lambda: not association.is_established)
         assert open_leases(node) == []
 
         def served() -> bool:
@@ -58,7 +60,7 @@ def test_a_killed_receiver_is_replaced_and_holds_no_lease(tmp_path: Path, caplog
                 response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
                 return response is not None and response.Status == 0x0000
 
-        assert eventually(served)
+        wait_for(served)
         assert node.stored() == {"2.25.1/2.25.2/2.25.3.1.dcm"}
         reader = LeaseReader(node.layout.associations)
         ended = {event.association for event in reader.poll() if isinstance(event, ClosedEvent)}
@@ -88,7 +90,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
         (lease,) = any_leases(tmp_path / "data" / "associations")
         acceptor.kill()
         acceptor.wait()
-        assert eventually(lambda: process_started(lease.pid) != lease.started)
+        wait_for(lambda: process_started(lease.pid) != lease.started)
     acceptor.stdout.close()
 
 
@@ -96,10 +98,10 @@ def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time
     with running(tmp_path, idle_seconds=4.0) as node, associated(node.port) as association:
         (lease,) = any_leases(node.layout.associations)
         os.utime(lease.path, (0, 0))
-        assert eventually(lambda: open_leases(node))  # touched again without any traffic
+        wait_for(lambda: open_leases(node))  # touched again without any traffic
         assert association.is_established
-        assert eventually(lambda: association.is_aborted)
-        assert eventually(lambda: open_leases(node) == [])
+        wait_for(lambda: association.is_aborted)
+        wait_for(lambda: open_leases(node) == [])
 
 
 def test_an_open_association_may_finish_when_the_node_stops_and_no_new_one_is_taken(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_an_open_association_may_finish_when_the_node_stops_and_no_new_one_is_ta
             with associated(node.port) as late:
                 return not late.is_established
 
-        assert eventually(refused)
+        wait_for(refused)
         response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
         assert response is not None
         assert response.Status == 0x0000

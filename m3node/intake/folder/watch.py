@@ -30,7 +30,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from m3node.intake.folder.settling import Settling
-from m3node.intake.receive.association import supervisor
+from m3node.process import supervisor
 from m3node.rejection import Reason, Rejection
 
 _log = logging.getLogger(__name__)

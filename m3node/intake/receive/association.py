@@ -24,6 +24,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from m3node.process import process_started
+
 HEARTBEAT_SECONDS = 1.0
 """How often a receiver touches the leases of its open associations."""
 
@@ -31,28 +33,6 @@ STALE_SECONDS = 10.0
 """A lease that was not touched for so long is dead, whatever its process does."""
 
 _serial = count()
-
-
-def process_started(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot, so that a reused process id is recognised.
-
-    Empty when there is no such process, or it has ended and only waits to be reaped (``/proc/<pid>/stat``, proc(5)).
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()  # the command's name may hold spaces and parentheses
-    return "" if fields[0] in ("Z", "X") else fields[19]
-
-
-def supervisor() -> str:
-    """Name the process that started this one, so that another one is told apart that gets its id.
-
-    In a container the supervisor has the same process id at every start.
-    """
-    pid = os.getppid()
-    return f"{pid}.{process_started(pid)}"
 
 
 class OpenLease:

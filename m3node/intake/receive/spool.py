@@ -20,9 +20,9 @@ from typing import Literal
 
 from m3node.durable import sync_folder
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from m3node.intake.receive.association import process_started
 from m3node.intake.receive.identity import Identity
 from m3node.layout import DataLayout
+from m3node.process import process_started
 
 LOGGER = logging.getLogger(__name__)
 
