@@ -9,6 +9,9 @@
     <data>/manifests/<label>.g<generation>.json    a generation of a stack
     <data>/results/<run>/                          findings.json, masks.npz, objects, overlay.png, run.json
     <data>/outbox/<destination>/                   deliveries that wait; sent/ and aside/ below it
+    <data>/commitments/<transaction>.json          storage commitment reports that came in
+    <data>/locks/<role>.lock                       held by the process that is the role
+    <data>/database/{engine,ledger}.sqlite         jobs and ledger, where no database_url is set
 """
 
 from __future__ import annotations
@@ -53,7 +56,32 @@ class DataLayout:
         """Deliveries that wait, by destination."""
         return self.root / "outbox"
 
+    @property
+    def commitments(self) -> Path:
+        """Storage commitment reports that nobody has acted on yet."""
+        return self.root / "commitments"
+
+    @property
+    def locks(self) -> Path:
+        """One lock file a role."""
+        return self.root / "locks"
+
+    @property
+    def database(self) -> Path:
+        """SQLite files, where no other database is set."""
+        return self.root / "database"
+
     def create(self) -> None:
         """Make every folder; existing ones stay."""
-        for folder in (self.spool, self.associations, self.index, self.manifests, self.results, self.outbox):
+        for folder in (
+            self.spool,
+            self.associations,
+            self.index,
+            self.manifests,
+            self.results,
+            self.outbox,
+            self.commitments,
+            self.locks,
+            self.database,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
