@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
-    ComprehensiveSRStorage,
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
@@ -27,13 +26,6 @@ from m3node.settings import Destination
 from ports import free_port
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
-RESULT_CLASSES = (
-    COMPREHENSIVE_3D_SR,
-    EnhancedSRStorage,
-    ComprehensiveSRStorage,
-    SegmentationStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-)
 CLASS_OF = {
     ObjectKind.REPORT: COMPREHENSIVE_3D_SR,
     ObjectKind.VOLUMES: COMPREHENSIVE_3D_SR,
@@ -42,6 +34,7 @@ CLASS_OF = {
     ObjectKind.REPORT_ENHANCED: str(EnhancedSRStorage),
     ObjectKind.VOLUMES_ENHANCED: str(EnhancedSRStorage),
 }
+RESULT_CLASSES = tuple(dict.fromkeys(CLASS_OF.values()))
 
 PATIENT_NAME = b"\x10\x00\x10\x00PN\x08\x00Doe^Jane"
 GROUP_LENGTH = b"\x10\x00\x00\x00UL\x04\x00" + len(PATIENT_NAME).to_bytes(4, "little")

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +20,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import LeaseReader
 from m3node.intake.receive.identity import Identity
+from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
 from m3node.settings import Caller, ListenerSettings, Settings
 
@@ -75,6 +76,34 @@ def running(folder: Path, **listener: Any) -> Iterator[Node]:
         thread.join(60)
 
 
+@dataclass
+class Here:
+    """A receiver in this process, where a test can break its disk."""
+
+    port: int
+    folder: Path
+    receiver: Receiver
+
+
+@contextmanager
+def in_this_process(folder: Path) -> Iterator[Here]:
+    """Serve one association in a thread; it must be over when the test is."""
+    chosen = settings_for(folder)
+    DataLayout(chosen.data_dir).create()
+    receiver = Receiver(chosen)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            receiver.serve(connection, over_limit=False)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield Here(listening.getsockname()[1], chosen.data_dir, receiver)
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 @contextmanager
 def associated(
     port: int, *contexts: tuple[str, str], calling: str = "TESTER", called: str = "M3NODE"
@@ -117,16 +146,22 @@ def rejection(
     return answer[7], answer[8], answer[9]
 
 
-def raw_store(
-    association: Association, data: bytes, *, sop_class: str = CT, sop_instance: str, context_id: int | None = None
-) -> C_STORE | None:
-    """Send any bytes under any names; return the response, None when the association ended instead."""
+def store_request(data: bytes, *, sop_class: str = CT, sop_instance: str) -> C_STORE:
+    """A C-STORE request for any bytes under any names."""
     request = C_STORE()
     request.MessageID = 1
     request.AffectedSOPClassUID = sop_class
     request.AffectedSOPInstanceUID = sop_instance
     request.Priority = 2
     request.DataSet = BytesIO(data)
+    return request
+
+
+def raw_store(
+    association: Association, data: bytes, *, sop_class: str = CT, sop_instance: str, context_id: int | None = None
+) -> C_STORE | None:
+    """Send any bytes under any names; return the response, None when the association ended instead."""
+    request = store_request(data, sop_class=sop_class, sop_instance=sop_instance)
     association._reactor_checkpoint.clear()
     while not association._is_paused:
         time.sleep(0.001)
@@ -159,13 +194,3 @@ def tiny(identity: Identity, tail: bytes = b"") -> bytes:
 
 def named(number: int, sop_class: str = CT) -> Identity:
     return Identity(sop_class, f"2.25.3.{number}", "2.25.1", "2.25.2")
-
-
-def eventually(condition: Callable[[], object], seconds: float = 20.0) -> bool:
-    """Wait for something that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())

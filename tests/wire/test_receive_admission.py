@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from receiving import CT, EXPLICIT, Node, associated, eventually, named, raw_store, rejection, running, tiny
+from receiving import CT, EXPLICIT, Node, associated, named, raw_store, rejection, running, tiny
 
 from m3node.settings import Caller
+from waiting import wait_for
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -59,7 +60,7 @@ def test_one_association_too_many_is_rejected_as_transient_and_room_comes_back(t
             assert rejection(node.port) == (2, 3, 2)
             # A stranger is not told how busy the node is.
             assert rejection(node.port, calling="STRANGER") == (1, 1, 3)
-        assert eventually(lambda: rejection(node.port) is None)
+        wait_for(lambda: rejection(node.port) is None)
 
 
 def test_connections_that_wait_to_be_refused_take_no_room(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_connections_that_wait_to_be_refused_take_no_room(tmp_path: Path) -> Non
             for _ in range(3):  # load balancers' probes, which say nothing
                 silent.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=30))
             assert rejection(node.port) == (2, 3, 2)
-        assert eventually(lambda: rejection(node.port) is None)
+        wait_for(lambda: rejection(node.port) is None)
 
 
 def test_dcmtk_echoes(node: Node, program: Callable[[str], str]) -> None:
@@ -94,7 +95,7 @@ def test_every_refusal_is_logged_with_its_reason_and_no_patient(
     with running(tmp_path, max_associations=1) as node:
         assert rejection(node.port, calling="STRANGER")
         assert rejection(node.port, called="OTHER")
-        assert eventually(lambda: rejection(node.port, sop_class=MR) is None)
+        wait_for(lambda: rejection(node.port, sop_class=MR) is None)
         contexts = ((CT, "1.2.840.10008.1.2.4.51"), (CT, EXPLICIT), (MR, EXPLICIT))
 
         def accepted() -> bool:
@@ -107,7 +108,7 @@ def test_every_refusal_is_logged_with_its_reason_and_no_patient(
                 assert rejection(node.port) == (2, 3, 2)
                 return True
 
-        assert eventually(accepted)
+        wait_for(accepted)
     log = capfd.readouterr().err
     for line in (
         "rejected an association from STRANGER at 127.0.0.1 to M3NODE: calling AE title not recognized",

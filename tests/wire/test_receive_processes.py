@@ -21,11 +21,6 @@ from m3node.process import process_started
 from waiting import wait_for
 
 
-def any_leases(folder: Path) -> list[Lease]:
-    wait_for(lambda: read_leases(folder))
-    return read_leases(folder)
-
-
 def open_leases(node: Node) -> list[Lease]:
     return node.leases().live(time.time())
 
@@ -45,13 +40,16 @@ def test_four_associations_at_once_have_a_process_each(tmp_path: Path) -> None:
 def test_a_killed_receiver_is_replaced_and_holds_no_lease(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with running(tmp_path) as node:
         with associated(node.port) as association:
-            raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+            response = raw_store(association, tiny(named(1)), sop_instance="2.25.3.1")
+            assert response is not None
+            assert response.Status == 0x0000
             (lease,) = open_leases(node)
             half_written = node.layout.spool / INCOMING / f"{lease.pid}.{lease.started}.99.part"
             half_written.write_bytes(b"half")
             os.kill(lease.pid, signal.SIGKILL)
             wait_for(lambda: not association.is_established)
         assert open_leases(node) == []
+        assert "2.25.1/2.25.2/2.25.3.1.dcm" in node.stored()
 
         def served() -> bool:
             with associated(node.port) as association:
@@ -87,7 +85,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
     assert acceptor.stdout is not None
     with associated(int(acceptor.stdout.readline())) as association:
         assert association.is_established
-        (lease,) = any_leases(tmp_path / "data" / "associations")
+        (lease,) = read_leases(tmp_path / "data" / "associations")
         acceptor.kill()
         acceptor.wait()
         wait_for(lambda: process_started(lease.pid) != lease.started)
@@ -96,7 +94,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
 
 def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time(tmp_path: Path) -> None:
     with running(tmp_path, idle_seconds=4.0) as node, associated(node.port) as association:
-        (lease,) = any_leases(node.layout.associations)
+        (lease,) = read_leases(node.layout.associations)
         os.utime(lease.path, (0, 0))
         wait_for(lambda: open_leases(node))  # touched again without any traffic
         assert association.is_established
