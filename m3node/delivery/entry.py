@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
+from m3node.delivery.state import DeliveryState
 from m3node.errors import DeliveryError
 
 SCHEMA = "m3node.delivery/1"
 
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "DeliveryState": (DeliveryState,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,19 @@ class Entry:
     last_error : str
         What the last attempt ended with; in ``aside/`` the reason why it is there.
     finished_at : float
-        When it was stored, or set aside; 0 while it waits.
+        When it was stored (or confirmed, where that is wanted), or set aside; 0 while it waits.
+    state : DeliveryState
+        Where it stands.
+    priority : str
+        ``routine`` or ``stat``, as the manifest has it.
+    failing_since : float
+        When the first of the failures in a row was; 0 without one.
+    stored_at : float
+        When the destination took it; 0 before.
+    transaction_uid : str
+        Of the storage commitment that was asked for (PS3.4 J.3.2); written down before it is asked.
+    requested_at : float
+        When it was asked for; 0 before.
     """
 
     name: str
@@ -59,6 +77,12 @@ class Entry:
     not_before: float = 0.0
     last_error: str = ""
     finished_at: float = 0.0
+    state: DeliveryState = DeliveryState.WAITING
+    priority: str = "routine"
+    failing_since: float = 0.0
+    stored_at: float = 0.0
+    transaction_uid: str = ""
+    requested_at: float = 0.0
 
     @property
     def turn(self) -> tuple[float, str, int]:
@@ -91,6 +115,8 @@ def from_json(content: bytes) -> Entry:
         tree = json.loads(content)
         if tree.pop("schema") != SCHEMA:
             raise ValueError("another schema")
+        # An entry of an older release knows no states; where its file lies says the rest.
+        tree["state"] = DeliveryState(tree.get("state", DeliveryState.WAITING))
         entry = Entry(**tree)
         for field in fields(Entry):
             if not isinstance(getattr(entry, field.name), _TYPES[str(field.type)]):

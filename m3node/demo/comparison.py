@@ -82,10 +82,11 @@ def compare(phantom: Phantom, lesions: Sequence[ReportedLesion], masks: Mapping[
     lesions : sequence of ReportedLesion
         From the SR.
     masks : mapping of str to VoxelMask
-        From the SEG, by Tracking UID; a lesion without a mask counts as false.
+        From the SEG, by Tracking UID; a lesion without a voxel counts as false.
     """
-    found = [lesion for lesion in lesions if lesion.tracking_uid in masks]
-    shown = [masks[lesion.tracking_uid] for lesion in found]
+    with_voxels = {uid: mask for uid, mask in masks.items() if mask.extent is not None}
+    found = [lesion for lesion in lesions if lesion.tracking_uid in with_voxels]
+    shown = [with_voxels[lesion.tracking_uid] for lesion in found]
     matching = match(
         [extent for mask in shown if (extent := mask.extent) is not None],
         [extent for true in phantom.lesions if (extent := true.mask.extent) is not None],

@@ -14,6 +14,7 @@ from fake_pacs import make_run
 from m3node.delivery.deliverer import back_off
 from m3node.delivery.entry import Entry, from_json, to_json
 from m3node.delivery.outbox import Box, box_of, cancel, enqueue, file_sent, kinds_for, put_off, set_aside, waiting
+from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict, judge_status
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
@@ -197,7 +198,12 @@ def test_a_file_that_is_no_entry_is_set_aside_and_stops_nothing(layout: DataLayo
     assert sorted(path.name for path in box.aside.iterdir()) == ["copied.json", "torn.json"]
 
 
-VALUES = {"str": st.text(max_size=20), "int": st.integers(0, 9), "float": st.floats(0, 1e10)}
+VALUES = {
+    "str": st.text(max_size=20),
+    "int": st.integers(0, 9),
+    "float": st.floats(0, 1e10),
+    "DeliveryState": st.sampled_from(DeliveryState),
+}
 entries = st.builds(Entry, **{field.name: VALUES[str(field.type)] for field in fields(Entry)})
 
 

@@ -1,0 +1,59 @@
+"""Names in the engine's database: queues, workflows and their keys. They outlive releases; none is ever given anew."""
+
+from __future__ import annotations
+
+APPLICATION = "m3node"
+
+APPLICATION_VERSION = "1"
+"""Version of the workflows' shape, not of m3node: it changes only when a workflow's steps do, so that an upgrade goes
+on with what an older release began."""
+
+JOBS = "jobs"
+"""Queue of workflows that answer a manifest; a worker slot takes one at a time."""
+
+DELIVERIES = "deliveries"
+"""Queue of delivery attempts, partitioned by destination; each destination takes one at a time."""
+
+ANSWER = "answer"
+"""Workflow that answers a manifest: ``answer(run)``."""
+
+DELIVER = "deliver"
+"""Workflow that makes one attempt: ``deliver(destination, name)``."""
+
+STAT, ROUTINE = 1, 10
+"""Priorities; the lower number is first. One is set on every enqueue, since none would win over all."""
+
+_PRIORITIES = {"stat": STAT, "routine": ROUTINE}
+
+
+def priority_number(priority: str) -> int:
+    """Return the engine's number of a manifest's priority."""
+    return _PRIORITIES[priority]
+
+
+def job_prefix(manifest_key: str) -> str:
+    """What the workflow IDs of all attempts at a manifest begin with."""
+    return f"job:{manifest_key}:"
+
+
+def job_id(manifest_key: str, attempt: int) -> str:
+    """Workflow ID of an attempt at a manifest, from 1: enqueueing it twice is enqueueing it once."""
+    return f"{job_prefix(manifest_key)}{attempt}"
+
+
+def delivery_prefix(destination: str, name: str) -> str:
+    """What the workflow IDs of all attempts at a delivery begin with."""
+    return f"send:{destination}:{name}:"
+
+
+def delivery_id(destination: str, name: str, attempt: int) -> str:
+    """Workflow ID of an attempt at a delivery, from 1."""
+    return f"{delivery_prefix(destination, name)}{attempt}"
+
+
+def slot_executor(slot: int) -> str:
+    """Engine's name for a worker slot: what a killed worker had begun is found by it."""
+    return f"slot-{slot}"
+
+
+DELIVER_EXECUTOR = "deliver"
