@@ -18,6 +18,7 @@ from m3node.errors import InputRejected
 from m3node.imaging.geometry import FloatArray
 from m3node.imaging.mask import BoolArray
 from m3node.imaging.volume import CTVolume
+from m3node.intake.series.part10 import PARSER_ERRORS
 from m3node.intake.series.seg_reference import LIVER_CODES
 from m3node.rejection import Reason
 
@@ -73,6 +74,8 @@ class LiverFrames:
         Positions of the frames in the pixel data, from 0.
     origins : ndarray, shape (n, 3)
         Image Position (Patient) of each.
+    straddling : tuple of int or None
+        Rows and columns, where frames of single bits begin in the middle of a byte.
     """
 
     path: Path
@@ -84,6 +87,7 @@ class LiverFrames:
     plane: SegPlane
     indices: tuple[int, ...]
     origins: FloatArray
+    straddling: tuple[int, int] | None
 
     def decode(self, chosen: Iterable[int]) -> Iterator[BoolArray]:
         """Decode frames by their place in ``indices``, one at a time: where is liver on it, shape (rows, columns).
@@ -97,7 +101,10 @@ class LiverFrames:
         if not indices:  # to pydicom an empty choice means every frame
             return
         try:
-            for pixels in iter_pixels(self.path, indices=indices):
+            found = iter_pixels(self.path, indices=indices)
+            if self.straddling is not None:
+                found = _straddling_frames(self.path, indices, self.straddling)
+            for pixels in found:
                 yield self._is_liver(pixels)
         except (ValueError, AttributeError, RuntimeError, NotImplementedError, OSError, EOFError) as error:
             raise InputRejected(Reason.UNDECODABLE, f"SEG {self.uid}: its frames cannot be decoded: {error}") from error
@@ -129,13 +136,21 @@ def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
     Raises
     ------
     InputRejected
-        Not a SEG, made from other images, or without geometry.
+        Not a SEG, made from other images, without geometry, or damaged.
     """
     seg = _read(path)
+    uid = str(seg.get("SOPInstanceUID", ""))
+    try:
+        return _liver_frames(seg, uid, path, volume)
+    except PARSER_ERRORS as error:
+        # An attribute that is absent or not what it should be; the words of the error may quote it.
+        raise InputRejected(Reason.UNREADABLE, f"SEG {uid}: its attributes cannot be read; send it again.") from error
+
+
+def _liver_frames(seg: Dataset, uid: str, path: Path, volume: CTVolume) -> LiverFrames | None:
     wanted = _liver_segments(seg)
     if not wanted:
         return None
-    uid = str(seg.get("SOPInstanceUID", ""))
     _check_length(seg, uid)
     kind = str(seg.get("SegmentationType", "BINARY"))
     held = [
@@ -162,6 +177,7 @@ def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
         plane=planes[0],
         indices=tuple(index for index, _ in held),
         origins=np.stack([_origin(seg, frame, volume, uid) for _, frame in held]),
+        straddling=_straddling(seg),
     )
 
 
@@ -190,6 +206,26 @@ def _check_length(seg: Dataset, uid: str) -> None:
         raise InputRejected(
             Reason.UNDECODABLE, f"SEG {uid}: its pixels are cut short ({length} of {needed} bytes); send it again."
         )
+
+
+def _straddling(seg: Dataset) -> tuple[int, int] | None:
+    if int(seg.BitsAllocated) != 1 or seg.file_meta.TransferSyntaxUID.is_compressed:
+        return None
+    rows, columns = int(seg.Rows), int(seg.Columns)
+    return (rows, columns) if rows * columns % 8 else None
+
+
+def _straddling_frames(path: Path, indices: Iterable[int], shape: tuple[int, int]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Unpack frames of single bits that follow each other without a gap (PS3.5 8.1.1, 8.2).
+
+    pydicom 3.0.1 reads each frame's bytes from the one that it begins in, but not the one that it ends in.
+    """
+    packed = np.frombuffer(dcmread(path).PixelData, dtype=np.uint8)
+    length = shape[0] * shape[1]
+    for index in indices:
+        first, start = divmod(index * length, 8)
+        bits = np.unpackbits(packed[first : first + (start + length + 7) // 8], bitorder="little")
+        yield bits[start : start + length].reshape(shape)
 
 
 def _is_liver(codes: Iterable[Dataset]) -> bool:

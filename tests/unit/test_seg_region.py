@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ LIVER, LESION, SPLEEN = (
 
 def ct(folder: Path, **geometry: Any) -> tuple[CTVolume, list[pydicom.Dataset]]:
     """A series on disk and as the volume that the node makes of it."""
-    grid = axial_geometry(SHAPE, (2.5, 0.8, 0.9), origin=(-30.0, 12.0, 100.0), **geometry)
-    hu = np.full(SHAPE, 60, dtype=np.int16)
+    placed = {"shape": SHAPE, "spacing": (2.5, 0.8, 0.9), "origin": (-30.0, 12.0, 100.0), **geometry}
+    grid = axial_geometry(**placed)
+    hu = np.full(grid.shape, 60, dtype=np.int16)
     sources = [pydicom.dcmread(path) for path in write_ct_series(folder, hu, grid, seed=folder.name)]
     refs = tuple(SliceSource(ds.SOPClassUID, ds.SOPInstanceUID, None) for ds in sources)
     return CTVolume(hu=hu, geometry=grid, sources=refs), sources
@@ -138,6 +141,62 @@ def test_every_kind_of_seg_gives_its_liver_back(tmp_path: Path, kind: str, geome
     assert read_seg_reference(path).liver
 
 
+def test_at_least_half_of_the_maximum_is_liver_in_a_fractional_seg(tmp_path: Path) -> None:
+    volume, sources = ct(tmp_path / "ct")
+    share = np.random.default_rng(2).choice([0.0, 0.4, 0.6, 1.0], SHAPE).astype(np.float32)
+    region = region_from_seg(
+        seg(tmp_path / "seg.dcm", sources, share, [described(1, LIVER)], "FRACTIONAL"), volume, SETTINGS
+    )
+    assert region is not None
+    assert np.array_equal(region.parenchyma.full(), share > 0.5)
+
+
+def test_a_seg_on_a_coarser_and_smaller_grid_covers_its_own_part_of_the_patient(tmp_path: Path) -> None:
+    volume, _ = ct(tmp_path / "ct")
+    # Two by two of the stack's pixels are one of the SEG's, from the stack's row 8 and column 10 on.
+    corner = (-30.0 + 10.5 * 0.9, 12.0 + 8.5 * 0.8, 100.0)
+    _, sources = ct(tmp_path / "coarse", shape=(12, 11, 13), spacing=(2.5, 1.6, 1.8), origin=corner)
+    coarse = np.random.default_rng(3).random((12, 11, 13)) < 0.5
+    path = seg(tmp_path / "seg.dcm", sources, coarse.astype(np.uint8), [described(1, LIVER)])
+    changed(path, without_sources)
+    region = region_from_seg(path, volume, SETTINGS)
+    assert region is not None
+    expected = np.zeros(SHAPE, dtype=bool)
+    expected[:, 8:30, 10:36] = coarse.repeat(2, axis=1).repeat(2, axis=2)
+    assert np.array_equal(region.parenchyma.full(), expected)
+
+
+def test_a_frame_without_a_position_lies_where_its_source_image_lies_and_without_one_nowhere(tmp_path: Path) -> None:
+    volume, sources = ct(tmp_path / "ct")
+    mask = blob()
+    path = seg(tmp_path / "seg.dcm", sources, mask.astype(np.uint8), [described(1, LIVER)])
+    changed(path, without_positions)
+    region = region_from_seg(path, volume, SETTINGS)
+    assert region is not None
+    assert np.array_equal(region.parenchyma.full(), mask)
+    changed(path, without_sources)
+    with pytest.raises(InputRejected, match="names no single slice") as caught:
+        region_from_seg(path, volume, SETTINGS)
+    assert caught.value.reason is Reason.MISSING_GEOMETRY
+
+
+def changed(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+
+
+def without_sources(data: pydicom.Dataset) -> None:
+    """Drop what each frame says of the image it was made from."""
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        del frame.DerivationImageSequence
+
+
+def without_positions(data: pydicom.Dataset) -> None:
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+
+
 def test_lesions_in_the_liver_belong_to_it_and_the_spleen_does_not(tmp_path: Path) -> None:
     volume, sources = ct(tmp_path / "ct")
     labels = blob().astype(np.uint8)
@@ -160,17 +219,18 @@ def test_seg_without_a_liver_is_none(tmp_path: Path) -> None:
     assert region_from_seg(path, volume, SETTINGS) is None
 
 
-def test_seg_on_every_second_slice_speaks_for_the_slices_between(tmp_path: Path) -> None:
+@pytest.mark.parametrize("between", [5.0, None], ids=["it says how far apart", "it does not say"])
+def test_seg_on_every_second_slice_speaks_for_the_slices_between(tmp_path: Path, between: float | None) -> None:
     volume, sources = ct(tmp_path / "ct")
     mask = np.zeros(SHAPE, dtype=bool)
     mask[2:10, 5:20, 5:20] = True
     path = seg(tmp_path / "seg.dcm", sources[::2], mask[::2].astype(np.uint8), [described(1, LIVER)])
-    data = pydicom.dcmread(path)
-    data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 5.0
-    for frame in data.PerFrameFunctionalGroupsSequence:
-        if "DerivationImageSequence" in frame:
-            del frame.DerivationImageSequence
-    data.save_as(path)
+
+    def spaced(data: pydicom.Dataset) -> None:
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = between
+
+    changed(path, spaced)
+    changed(path, without_sources)
     region = region_from_seg(path, volume, SETTINGS)
     assert region is not None
     laid = region.parenchyma.full()
@@ -218,17 +278,48 @@ def test_what_is_no_seg_or_is_damaged_is_refused(tmp_path: Path, test_data: Path
     assert caught.value.reason is Reason.UNREADABLE
 
 
+@pytest.mark.parametrize(
+    ("group", "keyword", "value"),
+    [
+        (None, "Rows", None),
+        (None, "BitsAllocated", None),
+        (None, "PerFrameFunctionalGroupsSequence", None),
+        (None, "SharedFunctionalGroupsSequence", None),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [1, 0, 0]),
+        ("PixelMeasuresSequence", "PixelSpacing", [0.8]),
+    ],
+)
+def test_an_attribute_that_is_absent_or_wrong_costs_the_seg_and_not_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, group: str | None, keyword: str, value: object
+) -> None:
+    volume, sources = ct(tmp_path / "ct")
+    path = seg(tmp_path / "seg.dcm", sources, blob().astype(np.uint8), [described(1, LIVER)])
+
+    def damaged(data: pydicom.Dataset) -> None:
+        holder = data if group is None else data.SharedFunctionalGroupsSequence[0][group].value[0]
+        delattr(holder, keyword) if value is None else setattr(holder, keyword, value)
+
+    changed(path, damaged)
+    with pytest.raises(InputRejected, match=r"SEG 1\."):
+        region_from_seg(path, volume, SETTINGS)
+    assert find_liver(volume, SETTINGS, seg_paths=[path]) is None  # looked for in the picture, which is all grey
+    assert "received SEG not used" in caplog.text
+
+
 def test_the_first_seg_that_fits_is_used_before_the_embedded_segmentation(
     test_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     volume = stack(test_data / "ct_liver_3slice")
     text = tmp_path / "text.dcm"
     text.write_text("no DICOM")
-    good = test_data / "ct_liver_3slice_seg" / "liver.dcm"
+    good, later = test_data / "ct_liver_3slice_seg" / "liver.dcm", tmp_path / "later.dcm"
+    shutil.copyfile(good, later)
+    changed(later, lambda data: setattr(data, "SOPInstanceUID", hd.UID()))
     with caplog.at_level(logging.WARNING):
-        region = find_liver(volume, SETTINGS, seg_paths=[text, good])
+        region = find_liver(volume, SETTINGS, seg_paths=[text, good, later])
     assert region is not None
     assert region.source is LiverSource.RECEIVED_SEG
+    assert region.reference == pydicom.dcmread(good).SOPInstanceUID
     assert "unreadable" in caplog.text
 
 
