@@ -31,6 +31,9 @@ class NotOne:
     def from_settings(cls, settings):
         return object()
 
+class Bare:
+    pass
+
 class Hungry:
     @classmethod
     def from_settings(cls, settings):
@@ -51,6 +54,8 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         "broken = other_detectors_missing:Thing\n"
         "absent = other_detectors:Thing\n"
         "not-one = other_detectors:NotOne\n"
+        "bare = other_detectors:Bare\n"
+        "contrast = other_detectors:Elsewhere\n"
         "medgemma = other_detectors:Hungry\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -72,20 +77,29 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.usefixtures("other_package")
-def test_a_missing_module_is_named_and_for_our_own_extras_how_to_install_it() -> None:
+def test_a_missing_module_is_named() -> None:
     with pytest.raises(ConfigError, match=r"needs the module 'other_detectors_missing'.*install what"):
         load_detector(DetectorSettings(name="broken"))
 
 
 @pytest.mark.usefixtures("other_package")
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_an_extra_of_ours_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m3node.detectors.registry._own_extras", lambda: ("medgemma",))
     with pytest.raises(ConfigError, match=r"surely_absent_module.*pip install 'm3node\[medgemma\]'"):
         load_detector(DetectorSettings(name="medgemma"))
 
 
 @pytest.mark.usefixtures("other_package")
-@pytest.mark.parametrize(("name", "message"), [("absent", "cannot be imported"), ("not-one", "neither find nor look")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent", "cannot be imported"), ("not-one", "neither find nor look"), ("bare", "has no from_settings")],
+)
 def test_what_is_no_detector_is_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_detector(DetectorSettings(name=name))
+
+
+@pytest.mark.usefixtures("other_package")
+def test_a_name_that_two_packages_offer_is_refused_with_both() -> None:
+    with pytest.raises(ConfigError, match=r"m3node\.detectors\.contrast:\S+, other_detectors:Elsewhere; uninstall one"):
+        load_detector(DetectorSettings(name="contrast"))

@@ -92,7 +92,7 @@ def test_a_box_that_reaches_over_the_image_is_kept_inside(build: Build, findings
 
 
 def test_every_measurement_repeats_the_box_it_was_taken_in(build: Build, findings: Findings) -> None:
-    for group in groups(build(findings)):
+    for group, _ in zip(groups(build(findings)), findings.lesions, strict=True):
         region = only(group, IMAGE_REGION)
         numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
         assert len(numbers) == 4
@@ -152,7 +152,7 @@ def test_a_report_says_language_procedure_observer_and_algorithm(
     assert value_code(only(report, "121058")) == ("LN", "25045-6")
     assert value_code(only(report, "121005")) == ("DCM", "121007")
     assert only(report, "121012").UID == identity.DEVICE_UID
-    for group in groups(report):
+    for group, _ in zip(groups(report), findings.lesions, strict=True):
         assert only(group, "111001").TextValue == "made-up"
         assert only(group, "111003").TextValue == "1.2.3"
         parameters = [item.TextValue for item in children(group, "111002")]

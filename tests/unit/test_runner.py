@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.results.store import load_findings
 from m3node.settings import Destination, Settings
+from waiting import wait_for
 
 
 def _layout(root: Path) -> DataLayout:
@@ -127,18 +127,15 @@ def test_a_newer_generation_cancels_what_waits_and_names_its_predecessor(tmp_pat
     cancelled = list((waiting / "aside").glob("*.json"))
     assert len(cancelled) == len(older.objects)
     assert all(f"superseded by {second.stem}" in path.read_text() for path in cancelled)
-    before = {item.kind: item for item in older.objects}
-    for item in newer.objects:
-        if item.kind is ObjectKind.REPORT:
-            report = pydicom.dcmread(item.path)
-            named = [
-                sop.ReferencedSOPInstanceUID
-                for study in report.PredecessorDocumentsSequence
-                for series in study.ReferencedSeriesSequence
-                for sop in series.ReferencedSOPSequence
-            ]
-            assert before[ObjectKind.REPORT].sop_instance_uid in named
-            assert item.series_instance_uid != before[ObjectKind.REPORT].series_instance_uid
+    before, after = ({item.kind: item for item in run.objects}[ObjectKind.REPORT] for run in (older, newer))
+    named = [
+        sop.ReferencedSOPInstanceUID
+        for study in pydicom.dcmread(after.path).PredecessorDocumentsSequence
+        for series in study.ReferencedSeriesSequence
+        for sop in series.ReferencedSOPSequence
+    ]
+    assert before.sop_instance_uid in named
+    assert after.series_instance_uid != before.series_instance_uid
 
 
 def test_a_generation_that_was_superseded_before_it_began_is_closed_without_objects(tmp_path: Path) -> None:
@@ -156,10 +153,15 @@ def test_a_run_that_was_answered_stays_byte_for_byte(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     path = _generation(layout, 10, 1, None)
     record = answer(path, layout, settings, make_detector(settings))
-    before = {item.path: item.path.read_bytes() for item in record.objects}
-    (layout.results / path.stem / "run.json").unlink()
+    folder = layout.results / path.stem
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
+    assert {item.path.name for item in record.objects} < set(before)
+    (folder / "run.json").unlink()
     assert answer(path, layout, settings, make_detector(settings)) == record
-    assert {item.path: item.path.read_bytes() for item in record.objects} == before
+    kept = set(before) - {"run.json", "starts"}
+    assert {name: ((folder / name).read_bytes(), (folder / name).stat().st_mtime_ns) for name in kept} == {
+        name: before[name] for name in kept
+    }
 
 
 def test_a_slice_that_is_gone_gives_a_reason_and_no_objects(tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_damaged_findings_close_their_run_with_a_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unforeseen", [False, True], ids=["damaged manifest", "error that nobody foresaw"])
 def test_a_run_that_cannot_be_begun_does_not_stop_the_worker(
-    tmp_path: Path, unforeseen: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unforeseen: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     layout = _layout(tmp_path)
     settings = Settings(data_dir=tmp_path)
@@ -260,10 +262,10 @@ def test_a_run_that_cannot_be_begun_does_not_stop_the_worker(
     worker = threading.Thread(target=run_worker, args=(settings, stop))
     worker.start()
     try:
-        deadline = time.monotonic() + 60
-        while not (layout.results / good.stem / "run.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for((layout.results / good.stem / "run.json").exists)
     finally:
         stop.set()
         worker.join()
     assert read_record(layout.results / good.stem) is not None
+    assert f"run {bad.stem} cannot be begun or closed and is passed over" in caplog.text
+    assert "PATIENT" not in caplog.text

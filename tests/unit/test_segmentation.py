@@ -26,7 +26,7 @@ from made_manifest import made_manifest, manifest_geometry
 
 SHAPE = (14, 37, 53)  # rows × columns is no multiple of 8: frames do not begin at a byte
 SPACING = (2.5, 0.8, 0.7)
-TILT = float(np.cos(np.radians(12))), float(np.sin(np.radians(12)))
+TURN = float(np.cos(np.radians(12))), float(np.sin(np.radians(12)))
 
 STORAGE = {
     "head first supine": (axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100)), "HFS"),
@@ -40,7 +40,7 @@ STORAGE = {
     ),
     "slices stored downwards": (axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100), upwards=False), "HFS"),
     "rotated in plane": (
-        axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100), row=(*TILT, 0), column=(-TILT[1], TILT[0], 0)),
+        axial_geometry(SHAPE, SPACING, origin=(-20, -30, 100), row=(*TURN, 0), column=(-TURN[1], TURN[0], 0)),
         "HFS",
     ),
 }
@@ -162,6 +162,7 @@ def test_a_liver_alone_is_one_segment(tmp_path: Path) -> None:
     geometry = manifest_geometry(manifest)
     findings = made_findings(geometry, manifest_key=manifest.key, lesions=())
     path = build_seg(findings, manifest, tmp_path)
+    assert [item.SegmentLabel for item in hd.seg.segread(path).SegmentSequence] == ["Liver"]
     expected = mask_in_patient_space(findings.region.parenchyma, geometry)  # type: ignore[union-attr]
     np.testing.assert_allclose(segment_in_patient_space(path, 1), expected, atol=2e-3)
 

@@ -40,6 +40,7 @@ def test_without_rules_everything_is_selected(stack: Stack) -> None:
         ({"sender": "pacs"}, True),
         ({"sender": "CT1"}, False),
         ({"min_thickness_mm": 1.5, "max_thickness_mm": 2.0}, True),
+        ({"min_thickness_mm": 2.0, "max_thickness_mm": 2.5}, True),
         ({"max_thickness_mm": 1.9}, False),
         ({"min_thickness_mm": 2.1}, False),
         ({"kernel": "br", "description": "arterial"}, False),
@@ -70,9 +71,16 @@ def test_a_refusal_names_its_rule(stack: Stack) -> None:
     assert "no selection rule accepts it" in unmatched.message
 
 
-def test_an_unknown_thickness_matches_no_bound() -> None:
+def test_an_unknown_thickness_matches_no_bound_and_any_rule_without_one() -> None:
     (stack,) = group_stacks(ct_slices([0.0, 2.0], slice_thickness=None))
     assert selected(stack, SelectionRule(action="refuse", max_thickness_mm=5.0))
+    assert not selected(stack, SelectionRule(action="refuse"))
+
+
+def test_a_varying_thickness_is_judged_by_the_thickest_slice() -> None:
+    (stack,) = group_stacks(ct_slices([0.0], slice_thickness=2.0) + ct_slices([2.0], slice_thickness=3.0))
+    assert selected(stack, SelectionRule(action="refuse", max_thickness_mm=2.5))
+    assert not selected(stack, SelectionRule(action="refuse", min_thickness_mm=2.5))
 
 
 def test_a_broken_expression_is_a_wrong_setting() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.results.findings import Findings
@@ -61,6 +62,22 @@ def test_one_earlier_lesion_is_continued_once_by_the_nearer() -> None:
     assert newer.tracking_uids[0] != older.tracking_uids[0]
 
 
+@pytest.mark.parametrize(("moved", "same"), [(7.0, True), (8.0, False)])
+def test_a_lesion_that_lies_farther_off_than_half_its_diameter_is_another(moved: float, same: bool) -> None:
+    older = run("a", B)
+    assert older.lesions[0].measurements.longest.length_mm == 15.0
+    newer = succeed(run("b", ((12.0, 40.0, 40.0 + moved), 7.0)), older, ())
+    assert (newer.tracking_uids == older.tracking_uids) is same
+
+
+def test_a_pair_out_of_reach_takes_no_lesion_from_a_pair_within() -> None:
+    # In a row: the least sum of distances, 14 + 22 mm against 2 + 38, would pair two by two lesions that are not one.
+    older = run("a", ((12.0, 40.0, 16.0), 5.0), ((12.0, 40.0, 40.0), 5.0))
+    newer = succeed(run("b", ((12.0, 40.0, 2.0), 5.0), ((12.0, 40.0, 18.0), 5.0)), older, ())
+    assert newer.tracking_uids[1] == older.tracking_uids[0]
+    assert newer.tracking_uids[0] not in older.tracking_uids
+
+
 def test_tracking_goes_on_over_generations_and_to_none_from_none() -> None:
     first = run("a", A)
     second = succeed(run("b", A, longer=True), first, ())
@@ -72,7 +89,7 @@ def test_tracking_goes_on_over_generations_and_to_none_from_none() -> None:
 
 def test_only_reports_become_predecessors() -> None:
     objects = [result(kind, number) for number, kind in enumerate(ObjectKind)]
-    newer = succeed(run("b", A), replace(run("a", A)), objects)
+    newer = succeed(run("b", A), run("a", A), objects)
     reports = {item.sop_instance_uid for item in objects if item.kind.value.endswith(".sr")}
     assert {item.sop_instance_uid for item in newer.predecessors} == reports
     assert len(reports) == 4

@@ -14,22 +14,35 @@ from pydicom.uid import UID
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
 from m3node.liver.region import LiverSource
-from m3node.results.findings import Findings, PredecessorReport
+from m3node.m3.lesion import Lesion
+from m3node.results.findings import Findings, Outcome, PredecessorReport
 from m3node.results.objects import ObjectKind
 from m3node.results.uids import derived_uid, instance_uid, mask_digest, run_digest, series_uid
 from made_findings import ellipsoid, made_findings
 
 GEOMETRY = axial_geometry((10, 30, 40), (2.5, 0.8, 0.7))
 
+
+def remeasured(lesion: Lesion) -> Lesion:
+    return replace(lesion, measurements=replace(lesion.measurements, hu_mean=lesion.measurements.hu_mean + 0.5))
+
+
 CHANGES: dict[str, Callable[[Findings], Findings]] = {
     "manifest": lambda f: replace(f, manifest_key="c" * 64),
     "settings": lambda f: replace(f, settings_digest="c" * 64),
     "code version": lambda f: replace(f, software_version="99.0"),
+    "outcome": lambda f: replace(f, outcome=Outcome.INCOMPLETE),
+    "views read": lambda f: replace(f, views_read=f.views_read - 1),
+    "detector": lambda f: replace(f, detector=replace(f.detector, name="other")),
     "detector version": lambda f: replace(f, detector=replace(f.detector, version="2")),
     "model weights": lambda f: replace(f, detector=replace(f.detector, weights="sha256:ff")),
     "detector parameters": lambda f: replace(f, detector=replace(f.detector, parameters=(("alpha", "2"),))),
     "liver source": lambda f: replace(f, region=replace(f.region, source=LiverSource.RECEIVED_SEG)),  # type: ignore[type-var]
     "liver reference": lambda f: replace(f, region=replace(f.region, reference="1.2.3")),  # type: ignore[type-var]
+    "liver algorithm": lambda f: replace(f, region=replace(f.region, algorithm="other 2")),  # type: ignore[type-var]
+    "a voxel of the liver": lambda f: replace(f, region=replace(f.region, parenchyma=f.lesions[0].mask)),  # type: ignore[type-var]
+    "tracking": lambda f: replace(f, tracking_uids=f.tracking_uids[::-1]),
+    "a measurement": lambda f: replace(f, lesions=(remeasured(f.lesions[0]), *f.lesions[1:])),
     "findings": lambda f: replace(f, lesions=f.lesions[:1], tracking_uids=f.tracking_uids[:1]),
     "a voxel": lambda f: replace(
         f, lesions=(replace(f.lesions[0], mask=ellipsoid(GEOMETRY.shape, (5, 5, 5), (1, 1, 1))), *f.lesions[1:])

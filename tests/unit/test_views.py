@@ -13,19 +13,21 @@ from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.views import envelope_views, focus_views, viewed_slices
 
 SHAPE = (12, 100, 120)
+SPACING = (3.0, 0.75, 1.5)
 
 
 @pytest.fixture
 def volume() -> CTVolume:
     hu = np.arange(np.prod(SHAPE), dtype=np.int64).reshape(SHAPE) % 3000
-    return CTVolume(hu=hu.astype(np.int16), geometry=axial_geometry(SHAPE, (3.0, 1.0, 1.0)), sources=())
+    return CTVolume(hu=hu.astype(np.int16), geometry=axial_geometry(SHAPE, SPACING), sources=())
 
 
 @pytest.fixture
 def region() -> LiverRegion:
     envelope = np.zeros(SHAPE, dtype=bool)
     envelope[3:9, 20:60, 10:50] = True
-    envelope[9, 20:25, 10:15] = True  # 25 mm²: the rim
+    envelope[9, 20:32, 10:22] = True  # 162 mm²
+    envelope[10, 20:31, 10:22] = True  # 149 mm²: the rim
     parenchyma = envelope.copy()
     parenchyma[:, 30:40, 30:40] = False
     return LiverRegion(
@@ -38,7 +40,7 @@ def region() -> LiverRegion:
 
 
 def test_slices_with_only_the_envelopes_rim_are_not_shown(volume: CTVolume, region: LiverRegion) -> None:
-    assert viewed_slices(region.envelope, volume.geometry) == tuple(range(3, 9))
+    assert viewed_slices(region.envelope, volume.geometry) == tuple(range(3, 10))
 
 
 def test_a_crop_is_the_envelopes_box_with_its_padding_as_far_as_the_slice_goes(
@@ -61,5 +63,5 @@ def test_views_share_the_volumes_memory(volume: CTVolume, region: LiverRegion) -
 
 def test_a_second_look_is_closer_and_centred_on_the_lesion(volume: CTVolume, region: LiverRegion) -> None:
     (small, large) = focus_views(volume, region, [(4, Box2D(45, 55, 55, 65)), (4, Box2D(35, 40, 65, 80))])
-    assert (small.origin, small.hu.shape) == ((20, 30), (60, 60))
-    assert (large.origin, large.hu.shape) == ((5, 0), (90, 120))
+    assert (small.origin, small.hu.shape) == ((10, 40), (80, 40))  # 60 mm each way
+    assert (large.origin, large.hu.shape) == ((5, 0), (90, 120))  # three times the box

@@ -252,7 +252,7 @@ def test_a_job_that_takes_its_process_down_again_and_again_is_set_aside(watched:
 
 def test_a_full_disk_postpones_a_job_without_counting_against_it(watched: Watched) -> None:
     def full() -> Verdict:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     watched.then = full
     watched.drop("a.dcm")
