@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +34,7 @@ STALE_SECONDS = 10.0
 """A lease that was not touched for so long is dead, whatever its process does."""
 
 _serial = count()
+_ID = re.compile(r"(?P<ns>\d+)-(?P<pid>\d+)-\d+")
 
 
 class OpenLease:
@@ -233,15 +235,30 @@ class LeaseReader:
         """Return the leases that are closed or whose process is gone, read to their end: they may be removed.
 
         One that only was not touched for long is not live, but stays: its receiver may be stopped or starved, and
-        would go on writing into a file that nobody sees.
+        would go on writing into a file that nobody sees. One without a first line is its process's by its name alone.
         """
         return [
             lease
-            for lease in self.leases.values()
+            for lease in [*self.leases.values(), *self._nameless()]
             if not is_live(lease, now)
             and (lease.closed_at is not None or process_started(lease.pid) != lease.started)
             and self._offsets.get(lease.id, 0) >= _complete_size(lease.path)
         ]
+
+    def _nameless(self) -> Iterator[Lease]:
+        """Leases without a first line whose process is gone: it was killed right after it had made the file."""
+        for name in self._offsets.keys() - self.leases.keys():
+            if (parts := _ID.fullmatch(name)) and not process_started(int(parts["pid"])):
+                yield Lease(
+                    id=name,
+                    path=self.folder / f"{name}.jsonl",
+                    calling="",
+                    called="",
+                    peer="",
+                    pid=int(parts["pid"]),
+                    started="unknown",
+                    opened_at=int(parts["ns"]) / 1e9,
+                )
 
     def _follow(self, path: Path) -> Iterator[ArrivalEvent | ClosedEvent]:
         name = path.stem
