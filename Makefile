@@ -9,6 +9,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+# One core is left to the nodes and archives that the tests start; 0 runs the tests one after the other, for --pdb.
+PYTEST_WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores - 1 : 2)))
+PYTEST = $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
@@ -22,7 +25,7 @@ demo: $(VENV)/.core  ## a phantom CT goes through a real DICOM connection and co
 
 # COVERAGE=1 records coverage on the way, so that `make check` need not run the tests again.
 test: $(VENV)/.test  ## all tests; those whose peers are not installed skip and say so
-	$(if $(COVERAGE),rm -f .coverage .coverage.* && )$(BIN)/pytest $(if $(COVERAGE),$(COV)) $(PYTEST_FLAGS)
+	$(if $(COVERAGE),rm -f .coverage .coverage.* && )$(PYTEST) $(if $(COVERAGE),$(COV)) $(PYTEST_FLAGS)
 
 check: lint coverage  ## ruff, mypy --strict, and the coverage figure
 
@@ -42,7 +45,7 @@ coverage: .coverage
 
 .coverage: $(SOURCES) pyproject.toml | $(VENV)/.test
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest --quiet $(COV) $(PYTEST_FLAGS)
+	$(PYTEST) --quiet $(COV) $(PYTEST_FLAGS)
 
 bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK and dcmqi
 	$(BIN)/python -m benchmarks

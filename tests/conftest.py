@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def missing(what: str) -> None:
     if REQUIRE_ALL:
         pytest.fail(f"{what} is missing, and M3NODE_TEST_REQUIRE_ALL=1 forbids to skip")
     pytest.skip(f"{what} is missing")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C arrive, which a shell makes what it starts in the background ignore, and so every node of a test."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
