@@ -143,6 +143,10 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, test_data: Path) -> None:
     slanted = np.eye(4)
     slanted[:3, :3] = [[1, 0, 0], [0, 0.7071, -0.7071], [0, 0.7071, 0.7071]]
     tilted = saved(tmp_path / "tilted.nii", np.arange(8, dtype=np.int16).reshape(2, 2, 2), slanted)
+    header = nibabel.Nifti1Header()
+    header.set_sform(np.diag([1.0, 0.0, 1.0, 1.0]), code=1)
+    squashed = nibabel.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), None, header)
+    nibabel.save(squashed, tmp_path / "squashed.nii")
     for path, reason in (
         (tmp_path / "absent.nii", Reason.UNREADABLE),
         (text, Reason.UNREADABLE),
@@ -150,6 +154,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, test_data: Path) -> None:
         (four, Reason.UNSUPPORTED_PIXELS),
         (flat, Reason.UNSUPPORTED_PIXELS),
         (tmp_path / "nowhere.nii", Reason.MISSING_GEOMETRY),
+        (tmp_path / "squashed.nii", Reason.MISSING_GEOMETRY),
         (tilted, Reason.TILTED),
     ):
         with pytest.raises(InputRejected) as caught:

@@ -16,7 +16,7 @@ from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
 from m3node.imaging.volume import CTVolume
-from m3node.results.display import Display, body_extent
+from m3node.results.display import Display, body_extent, windowed
 from m3node.results.findings import Findings, Outcome
 from m3node.results.labels import Rect, place_labels
 from m3node.results.overlay import AMBER, LIVER, draw_overlay, shown_slices
@@ -33,6 +33,7 @@ def volume_of(geometry: PatientGeometry) -> CTVolume:
     n, rows, columns = geometry.shape
     hu = np.full(geometry.shape, -1000, dtype=np.int16)
     hu[ellipsoid(geometry.shape, (n / 2, rows / 2, columns / 2), (n, rows * 0.45, columns * 0.45)).full()] = 60
+    hu[ellipsoid(geometry.shape, (n / 2, rows * 0.3, columns * 0.2), (n, rows * 0.05, columns * 0.05)).full()] = 400
     return CTVolume(hu=hu, geometry=geometry, sources=())
 
 
@@ -118,6 +119,7 @@ def test_liver_lesions_and_notice_are_drawn(tmp_path: Path) -> None:
     assert near(image, LIVER).sum() > 100
     assert near(image, lesion_colour(1)).sum() > 100
     assert near(image[-40:], AMBER).sum() > 50
+    assert near(image[:50], AMBER).sum() == 0  # an outcome that is whole does not warn
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 9, 14])
@@ -127,7 +129,12 @@ def test_at_most_six_slices_are_shown_and_every_count_fits(tmp_path: Path, count
     findings = made_findings(geometry, lesions=masks)
     volume = volume_of(geometry)
     assert len(shown_slices(volume, findings)) == min(count, 6)
-    assert picture(volume, findings, tmp_path).shape[1] > 700
+    image = picture(volume, findings, tmp_path)
+    assert image.shape[1] > 700
+    # Below the slices, whose air is black: a head, a line for each lesion up to 12, how many more, the notice.
+    below = image[np.flatnonzero((image == 0).all(axis=2).sum(axis=1) > 50)[-1] + 1 :]
+    written = (below.max(axis=2) > 100).any(axis=1)
+    assert np.count_nonzero(np.diff(written.astype(int), prepend=0) == 1) == 1 + min(count, 12) + (count > 12) + 1
 
 
 def test_without_a_lesion_the_largest_liver_is_shown(tmp_path: Path) -> None:
@@ -183,13 +190,36 @@ def test_labels_stay_inside_and_cover_no_other(lesions: list[tuple[int, int, int
     labels = place_labels(boxes, [(70.0, 22.0)] * len(boxes), (1000.0, 800.0))
     for index, label in enumerate(labels):
         assert (label.x0 >= 0, label.y0 >= 0, label.x1 <= 1000, label.y1 <= 800) == (True,) * 4
-        assert all(label.overlap(other) < 1e-6 for other in labels[:index])  # touching is no covering
+        for other in labels[:index]:
+            apart = (other.x0 - label.x1, label.x0 - other.x1, other.y0 - label.y1, label.y0 - other.y1)
+            assert max(apart) > -1e-6  # touching is no covering
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [
+        (Rect(40, 50, 60, 70), Rect(40, 26.7, 110, 46.7)),
+        (Rect(40, 5, 60, 25), Rect(40, 28.3, 110, 48.3)),
+        (Rect(190, 50, 198, 70), Rect(130, 26.7, 200, 46.7)),
+        (Rect(50, 10, 100, 95), Rect(103.3, 42.5, 173.3, 62.5)),
+    ],
+    ids=["above its box", "below where the picture ends above", "pushed in from the right edge", "beside a high box"],
+)
+def test_a_lone_label_stands_next_to_its_box(box: Rect, label: Rect) -> None:
+    (placed,) = place_labels([box], [(70.0, 20.0)], (200.0, 100.0))
+    found = (placed.x0, placed.y0, placed.x1, placed.y1)
+    assert found == pytest.approx((label.x0, label.y0, label.x1, label.y1), abs=0.5)
 
 
 def test_a_label_in_the_corner_is_pushed_inside() -> None:
     (label,) = place_labels([Rect(0, 0, 5, 5)], [(70.0, 22.0)], (100.0, 60.0))
     assert label.y0 >= 5
     assert label.x0 == 0
+
+
+def test_the_window_maps_its_lower_end_to_black_its_centre_to_grey_and_its_upper_end_to_white() -> None:
+    plane = np.repeat(np.array([[-500, -140, 60, 260, 900]], dtype=np.int16), 3, axis=0)
+    assert windowed(plane, (5, 3), (60.0, 400.0))[1].tolist() == [0, 0, 128, 255, 255]
 
 
 def test_an_empty_slice_is_shown_whole() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
@@ -96,8 +96,6 @@ def test_a_request_without_a_data_set_is_not_waited_for() -> None:
 
 
 def test_another_message_is_handed_back_whole() -> None:
-    from pynetdicom.dimse_messages import C_ECHO_RQ
-
     primitive = C_ECHO()
     primitive.MessageID = 1
     primitive.AffectedSOPClassUID = "1.2.840.10008.1.1"
@@ -120,6 +118,40 @@ def test_what_breaks_the_protocol_is_an_error_and_not_a_stored_file() -> None:
         assembler.take_command(*command)
     with pytest.raises(ValueError, match="does not follow"):
         assembler.take_data(9, 2, memoryview(b"x"))
+    with pytest.raises(ValueError, match="does not follow"):
+        StoreAssembler(Path("unused")).take_data(5, 2, memoryview(b"x"))
+
+
+def test_a_request_without_a_message_id_is_refused_before_its_data_set_is_waited_for() -> None:
+    context, control, command = fragments(b"x", 4096)[0]
+    message_id = bytes.fromhex("0000 1001 0200 0000 0700")
+    without = bytes(command).replace(message_id, b"")
+    assert without != bytes(command)
+    with pytest.raises(ValueError, match=r"no \(0000,0110\)"):
+        StoreAssembler(Path("unused")).take_command(context, control, memoryview(without))
+
+
+def test_a_command_set_that_never_ends_is_not_kept() -> None:
+    assembler, part = StoreAssembler(Path("unused")), memoryview(bytes(32 * 1024))
+    assert assembler.take_command(1, 1, part) is None
+    assert assembler.take_command(1, 1, part) is None
+    with pytest.raises(ValueError, match="too long"):
+        assembler.take_command(1, 1, memoryview(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        ("0000 0001 0200 0000 0100 0000", "ends inside an element"),
+        ("0000 0001 0400 0000 0100", "an element that is none"),
+        ("0800 0001 0200 0000 0100", "an element that is none"),
+    ],
+    ids=["half a head", "longer than the rest", "of another group"],
+)
+def test_bytes_that_are_no_command_set_are_refused(encoded: str, message: str) -> None:
+    assert parse_command(bytes.fromhex("0000 0001 0200 0000 0100")) == {0x0100: b"\1\0"}
+    with pytest.raises(ValueError, match=message):
+        parse_command(bytes.fromhex(encoded))
 
 
 @settings(deadline=None)

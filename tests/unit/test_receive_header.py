@@ -200,6 +200,12 @@ def test_a_value_that_is_no_uid_is_refused_and_not_repeated(value: str) -> None:
     assert value not in raised.value.message
 
 
+def test_a_data_set_in_another_encoding_than_negotiated_is_refused() -> None:
+    with pytest.raises(InputRejected, match="has no value representation") as raised:
+        identify(encode(data_set(), IMPLICIT_LITTLE), EXPLICIT_LITTLE)
+    assert raised.value.reason is Reason.UNREADABLE
+
+
 def test_file_meta_information_in_a_data_set_is_refused() -> None:
     meta = Dataset()
     meta.add_new(0x00020010, "UI", EXPLICIT_LITTLE)

@@ -180,6 +180,21 @@ def test_a_frame_without_a_position_lies_where_its_source_image_lies_and_without
     assert caught.value.reason is Reason.MISSING_GEOMETRY
 
 
+def test_frames_of_several_orientations_are_refused(tmp_path: Path) -> None:
+    volume, sources = ct(tmp_path / "ct")
+    path = seg(tmp_path / "seg.dcm", sources, blob().astype(np.uint8), [described(1, LIVER)])
+
+    def one_turned(data: pydicom.Dataset) -> None:
+        plane = pydicom.Dataset()
+        plane.ImageOrientationPatient = [0, 1, 0, -1, 0, 0]
+        data.PerFrameFunctionalGroupsSequence[-1].PlaneOrientationSequence = [plane]
+
+    changed(path, one_turned)
+    with pytest.raises(InputRejected, match="differ in orientation") as caught:
+        region_from_seg(path, volume, SETTINGS)
+    assert caught.value.reason is Reason.MIXED_GEOMETRY
+
+
 def changed(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
     data = pydicom.dcmread(path)
     change(data)

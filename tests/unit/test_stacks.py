@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,18 @@ def test_kernels_orientations_and_localizers_are_stacks_of_their_own() -> None:
     assert sorted(len(stack.slices) for stack in stacks) == [1, 20, 20, 20]
     assert len({stack.key.stack for stack in stacks}) == 4
     assert all(len(stack.key.stack) == 8 for stack in stacks)
+
+
+def test_a_localizer_is_a_stack_of_its_own_though_it_lies_like_the_others() -> None:
+    localizer = ct_slices([4.0], image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    assert sorted(len(stack.slices) for stack in group_stacks(ct_slices(HEIGHTS) + localizer)) == [1, 20]
+
+
+def test_orientations_two_degrees_apart_are_two_stacks() -> None:
+    turned = (math.cos(math.radians(2)), math.sin(math.radians(2)), 0.0, -math.sin(math.radians(2)), 1.0, 0.0)
+    stacks = group_stacks(ct_slices(HEIGHTS) + ct_slices(HEIGHTS, orientation=turned))
+    assert [len(stack.slices) for stack in stacks] == [20, 20]
+    assert len({stack.key for stack in stacks}) == 2
 
 
 def test_rounded_direction_cosines_do_not_part_a_stack() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from m3node.jobs import supervisor
 from m3node.jobs.lock import exclusive
 from m3node.jobs.supervisor import Report, Role, StartError, Supervisor
 from m3node.settings import Settings
+from waiting import wait_for
 
 
 def stays(settings: Settings, stop: threading.Event, report: Report) -> None:
@@ -38,12 +40,6 @@ def dies_once(settings: Settings, stop: threading.Event, report: Report) -> None
 
 def refuses(settings: Settings, stop: threading.Event, report: Report) -> None:
     raise ConfigError("the port is taken")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something is so; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(0.02)
 
 
 class Running:
@@ -132,22 +128,23 @@ def test_without_an_essential_process_the_node_does_not_start(tmp_path: Path, ca
     assert node.pids() == {}
 
 
-def test_a_process_that_keeps_dying_is_started_more_and_more_seldom(tmp_path: Path) -> None:
-    node = Supervisor((Role("one", refuses),), Settings(data_dir=tmp_path), lambda *_: None)
-    (child,) = node._children
-    pauses = []
-    for _ in range(3):
-        node._start(child)
-        assert child.process is not None
-        child.process.join()
-        node._bury(child)
-        pauses.append(child.pause)
-    assert pauses == [supervisor.FIRST_PAUSE, 2 * supervisor.FIRST_PAUSE, 4 * supervisor.FIRST_PAUSE]
+def test_a_process_that_keeps_dying_is_started_more_and_more_seldom_down_to_a_limit(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.3)
+    start(Role("one", refuses))
+
+    def pauses() -> list[str]:
+        return re.findall(r"the one ended with status 1; it is started again in (\S+) s", caplog.text)
+
+    wait_for(lambda: len(pauses()) >= 4)
+    assert pauses()[:4] == ["0.1", "0.2", "0.3", "0.3"]
 
 
 KILLED = """
 import sys, threading
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_supervisor import stays
 from m3node.jobs.supervisor import Role, Supervisor
@@ -161,13 +158,22 @@ if __name__ == "__main__":
 
 def test_no_process_outlives_a_killed_supervisor(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    here = Path(__file__).parent
+    script.write_text(KILLED.format(tests=[str(here), str(here.parent)], folder=str(tmp_path)))
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    wait_for(lambda: not Path(f"/proc/{child}").exists() or " Z " in Path(f"/proc/{child}/stat").read_text())
+    wait_for(lambda: not lives(child))
     assert not (tmp_path / "ended in order").exists()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_one_data_folder_has_one_node(tmp_path: Path) -> None:
