@@ -1,3 +1,5 @@
+"""A peer is read from ``AE@HOST:PORT`` as people write it, or it is said what is wrong with it."""
+
 from __future__ import annotations
 
 import pytest
@@ -35,6 +37,9 @@ def test_a_peer_is_read(text: str, peer: Peer) -> None:
         ("PACS@:104", "needs a host and a port"),
         ("PACS@[]:104", "names no host"),
         ("PACS@two words:104", "names no host"),
+        ("PACS@[[::1]]:104", "names no host"),
+        ("PACS@[host:104", "names no host"),
+        ("PACS@host]:104", "names no host"),
         ("PACS@::1:104", "in brackets"),
         ("PACS@host:0", "is no port"),
         ("PACS@host:65536", "is no port"),
@@ -48,8 +53,12 @@ def test_what_is_wrong_with_a_peer_is_said(text: str, says: str) -> None:
         parse_peer(text)
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_peer_or_a_settings_error(text: str) -> None:
+NEARLY_PEERS = st.from_regex(r"[ -~]{0,18}@[][a-z0-9.:@ ]{0,10}:[0-9]{1,6}", fullmatch=True)
+"""A third of them are peers; of any text next to none is."""
+
+
+@given(st.text(max_size=40) | NEARLY_PEERS)
+def test_any_text_is_a_peer_that_is_written_as_it_is_read_or_a_settings_error(text: str) -> None:
     try:
         peer = parse_peer(text)
     except ConfigError:
