@@ -1,3 +1,5 @@
+"""The demo judges by the objects that came back: it reads them, and compares them with what was planted."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -100,6 +102,14 @@ def test_a_lesion_elsewhere_or_without_voxels_is_false_and_the_planted_ones_are_
     assert comparison.found == 0
     assert [lesion.tracking_uid for lesion in comparison.false] == ["1.2", "1.3"]
     assert not comparison.good_enough
+
+
+def test_a_segment_without_a_voxel_is_false_and_takes_no_other_lesions_place() -> None:
+    true = phantom().lesions[4]
+    masks = {"1.1": VoxelMask.empty(true.mask.shape), "1.2": true.mask}
+    comparison = compare(phantom(), [reported("1.1", 99.0), reported("1.2", 20.0)], masks)
+    assert [row.found_mm for row in comparison.rows] == [None, None, None, None, 20.0]
+    assert [lesion.tracking_uid for lesion in comparison.false] == ["1.1"]
 
 
 @pytest.mark.parametrize(
