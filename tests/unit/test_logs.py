@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -33,12 +35,42 @@ def test_a_line_says_when_in_utc_how_grave_and_who(capsys: pytest.CaptureFixture
     )
 
 
-@pytest.mark.parametrize("name", ["pydicom", "pynetdicom.assoc", "pynetdicom.events"])
+def test_the_time_is_in_utc_wherever_the_machine_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    set_up("INFO", "keeper")
+    epoch = {
+        "name": "m3node",
+        "msg": "then",
+        "levelno": logging.INFO,
+        "levelname": "INFO",
+        "created": 0.0,
+        "msecs": 0.0,
+    }
+    logging.getLogger().handle(logging.makeLogRecord(epoch))
+    monkeypatch.undo()
+    time.tzset()
+    assert capsys.readouterr().err.startswith("1970-01-01T00:00:00.000Z")
+
+
+@pytest.mark.parametrize("name", [*TALKERS, "pynetdicom.assoc", "pydicom.pixels"])
 def test_the_dicom_libraries_stay_silent_even_at_debug_level(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     set_up("DEBUG", "receiver")
     logging.getLogger(name).critical("(0010,0010) PATIENT^NAME")
-    warnings.warn("Invalid value for VR PN: PATIENT^NAME", UserWarning, stacklevel=1)
     assert capsys.readouterr().err == ""
+
+
+def test_warnings_which_quote_the_value_they_are_about_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        warnings.warn("Invalid value for VR PN: PATIENT^NAME", UserWarning, stacklevel=1)
+        assert len(shown) == 1
+        set_up("INFO", "receiver")
+        warnings.warn("Invalid value for VR PN: PATIENT^NAME", UserWarning, stacklevel=1)
+    assert len(shown) == 1
 
 
 def test_a_library_that_sets_its_own_level_later_stays_silent(capsys: pytest.CaptureFixture[str]) -> None:
