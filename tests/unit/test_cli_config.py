@@ -73,6 +73,15 @@ def test_a_data_folder_that_cannot_be_written_is_warned_of(working: Path, monkey
     assert "may not write" in warning
 
 
+@pytest.mark.parametrize("key", ["watch.folder", "watch.out"])
+def test_a_watched_folder_that_is_a_file_is_warned_of(working: Path, tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").write_text("")
+    folders = {"watch.folder": tmp_path / "in", "watch.out": tmp_path / "out", key: tmp_path / "file"}
+    (warning,) = find_surprises(load(working, folders))
+    assert warning.startswith(f"{key} is ")
+    assert "not a folder" in warning
+
+
 def test_a_destination_that_is_the_node_itself_is_warned_of(working: Path) -> None:
     destination = {"name": "self", "ae_title": "M3NODE", "host": "127.0.0.1", "port": 11112}
     (warning,) = find_surprises(load(working, {"destinations": [destination]}))

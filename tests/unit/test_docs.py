@@ -91,6 +91,7 @@ def test_every_path_that_a_document_names_exists(document: Path) -> None:
 def test_the_architecture_names_every_folder_of_the_data_layout() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     folders = [name for name, value in vars(DataLayout).items() if isinstance(value, property)]
+    assert "spool" in folders
     assert [name for name in folders if f"{name}/" not in text] == []
 
 

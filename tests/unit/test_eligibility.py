@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLSNearLossless
 from scipy.spatial.transform import Rotation
 
 from m3node.intake.series.eligibility import judge
@@ -198,6 +199,9 @@ def test_no_orientation_at_all_is_missing_geometry() -> None:
 def test_axial_reformats_and_lossy_images_are_fit() -> None:
     reformat = ct_slices(HEIGHTS, image_type=("DERIVED", "SECONDARY", "MPR"))
     assert judge(stack(reformat), SETTINGS) is None
+    lossy = ct_slices(HEIGHTS, image_type=("DERIVED", "PRIMARY", "AXIAL"))
+    for syntax in (JPEGBaseline8Bit, JPEGLSNearLossless, JPEG2000):
+        assert judge(stack([replace(header, transfer_syntax_uid=syntax) for header in lossy]), SETTINGS) is None
 
 
 def test_the_real_series_are_judged_as_a_radiologist_would(test_data: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,8 +92,7 @@ def test_a_convex_plane_holds_its_points_and_every_pixel_between_two(points: lis
         plane[r, c] = True
     hull = convex(plane)
     assert not np.any(plane & ~hull)
-    (r0, c0), (r1, c1) = points[0], points[-1]
-    for share in np.linspace(0, 1, 9):
-        r, c = r0 + share * (r1 - r0), c0 + share * (c1 - c0)
-        if r == int(r) and c == int(c):
-            assert hull[int(r), int(c)]
+    for (r0, c0), (r1, c1) in itertools.combinations(points, 2):
+        steps = math.gcd(r1 - r0, c1 - c0) or 1
+        between = [(r0 + k * (r1 - r0) // steps, c0 + k * (c1 - c0) // steps) for k in range(steps + 1)]
+        assert all(hull[place] for place in between)

@@ -13,18 +13,11 @@ from m3node.jobs.record import RunRecord
 from m3node.rejection import Reason
 
 
-def _raised(error: Exception) -> Exception:
-    try:
-        raise error
-    except Exception as caught:  # noqa: BLE001 - a traceback is what the test needs
-        return caught
-
-
 def test_an_error_raised_on_purpose_keeps_its_words() -> None:
-    rejection = failure(_raised(InputRejected(Reason.UNDECODABLE, "instance 1.2.3 is truncated")), "1.2")
+    rejection = failure(InputRejected(Reason.UNDECODABLE, "instance 1.2.3 is truncated"), "1.2")
     assert rejection.reason is Reason.UNDECODABLE
     assert rejection.message == "instance 1.2.3 is truncated"
-    assert failure(_raised(InferenceError("no memory")), "1.2").message == "no memory"
+    assert failure(InferenceError("no memory"), "1.2").message == "no memory"
 
 
 def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quotes_a_data_set(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.evaluation.insertion import insert_lesion, random_insertions
@@ -64,8 +67,19 @@ def test_random_insertions_repeat_by_seed_and_keep_apart(hu: np.ndarray, liver: 
     assert np.array_equal(first.hu, again.hu)
     assert not np.array_equal(first.hu, other.hu)
     assert len(first.lesions) == 3
-    total = sum(lesion.mask.full().astype(int) for lesion in first.lesions)
-    assert np.max(total) == 1
+    for one, other_one in itertools.combinations(first.lesions, 2):
+        away = ndimage.distance_transform_edt(~one.mask.full(), sampling=GEOMETRY.spacing)
+        assert away[other_one.mask.full()].min() > 5.0
     for lesion in first.lesions:
         assert 30 <= lesion.delta_hu <= 60
         assert 8 <= lesion.diameter_mm <= 16
+
+
+@pytest.mark.parametrize(("share", "cut"), [(0.0, 0), (1.0, 3)])
+def test_a_share_of_random_insertions_is_cut_off_by_the_border(
+    hu: np.ndarray, liver: VoxelMask, share: float, cut: int
+) -> None:
+    made = random_insertions(hu, GEOMETRY, liver, seed=4, diameter_mm=(10, 16), border_share=share)
+    rows = [lesion.mask.extent[1:] for lesion in made.lesions if lesion.mask.extent is not None]
+    at_border = [any(first <= 11 or last >= 69 for first, last in plane) for plane in rows]
+    assert (len(at_border), sum(at_border)) == (3, cut)

@@ -71,11 +71,14 @@ def test_candidates_whose_voxels_overlap_are_one_lesion(volume: CTVolume, region
     assert lesion.key_slice == 4
 
 
-def test_a_lesion_partly_estimated_is_estimated(volume: CTVolume, region: LiverRegion) -> None:
+@pytest.mark.parametrize("estimated_score", [0.7, 0.3])
+def test_a_lesion_partly_estimated_is_estimated(volume: CTVolume, region: LiverRegion, estimated_score: float) -> None:
     (lesion,) = characterise(
         volume,
         region,
-        found(candidate((2, 6), (5, 25), (5, 25), 0.5), candidate((2, 6), (8, 22), (8, 22), 0.7, own=False)),
+        found(
+            candidate((2, 6), (5, 25), (5, 25), 0.5), candidate((2, 6), (8, 22), (8, 22), estimated_score, own=False)
+        ),
         M3Settings(),
     )
     assert lesion.mask_origin is MaskOrigin.ELLIPSOID

@@ -36,6 +36,12 @@ def test_neighbouring_slices_are_linked_however_thick() -> None:
     assert slices_of(link({1: [on(1, square(0))], 2: [on(2, square(2))]}, slice_mm=10.0, gap_mm=0.0)) == [[1, 2]]
 
 
+def test_the_small_box_at_a_lesions_pole_is_linked_and_a_small_box_beside_it_is_not() -> None:
+    large = square(10, 20)
+    for at, chains in ((17, [[1, 2]]), (31, [[1], [2]])):
+        assert slices_of(link({1: [on(1, large)], 2: [on(2, square(at, 5))]}, slice_mm=2.0, gap_mm=6.0)) == chains
+
+
 def test_two_lesions_side_by_side_stay_two_where_greedy_linking_would_cross() -> None:
     # The box at 14 overlaps both boxes before; the one at 0 only the first.
     boxes = {1: [on(1, square(8)), on(1, square(20))], 2: [on(2, square(14)), on(2, square(0))]}
