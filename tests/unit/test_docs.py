@@ -6,17 +6,20 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from m3node.cli.config import find_surprises
 from m3node.cli.main import build_parser
+from m3node.delivery.status import Verdict, judge_status
 from m3node.intake.receive import status as receive_status
 from m3node.intake.receive.contexts import support_rows
 from m3node.layout import DataLayout
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.rejection import Reason
-from m3node.settings import load
+from m3node.results.build import DEFAULT_KINDS
+from m3node.settings import Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -55,6 +58,30 @@ def test_the_readmes_settings_connect_it_to_a_pacs(tmp_path: Path) -> None:
     assert list(find_surprises(load(tmp_path / "m3node.toml"))) == []
 
 
+def test_the_readme_names_every_file_of_a_run() -> None:
+    named = {cell for row in cells(README) if len(row) == 2 for cell in re.findall(r"`([^`]+)`", row[0])}
+    written = {kind.file_name for kind in DEFAULT_KINDS} | {"findings.json", "masks.npz", "overlay.png"}
+    assert named == written
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_setting_that_a_document_names_exists(document: Path) -> None:
+    tree = Settings().model_dump()
+    sections = [name for name, value in tree.items() if isinstance(value, dict)]
+    named = re.findall(rf"`((?:{'|'.join(sections)})(?:\.[a-z_]+)+)`", document.read_text(encoding="utf-8"))
+    # A section and a package may have one name: `liver.find.find_liver` is no setting.
+    assert [key for key in named if not is_setting(key, tree) and not resolves(f"m3node.{key}")] == []
+
+
+def is_setting(key: str, tree: Any) -> bool:
+    """Whether a dotted key leads somewhere in the settings."""
+    for name in key.split("."):
+        if not isinstance(tree, dict) or name not in tree:
+            return False
+        tree = tree[name]
+    return True
+
+
 def test_the_readme_says_that_it_is_not_for_clinical_use() -> None:
     assert NOT_FOR_CLINICAL_USE.split(".", maxsplit=1)[0].lower() in README.read_text(encoding="utf-8").lower()
 
@@ -63,6 +90,18 @@ def test_the_conformance_document_names_every_status_that_the_receiver_answers()
     answered = {value for name, value in vars(receive_status).items() if name.isupper() and isinstance(value, int)}
     named = [row[0].strip("`") for row in cells(ROOT / "docs" / "conformance.md")]
     assert {int(cell, 16) for cell in named if re.fullmatch(r"0x[0-9A-F]{4}", cell)} == answered
+
+
+def test_the_conformance_document_says_what_each_answer_does_to_an_object_that_is_sent() -> None:
+    rows = list(cells(ROOT / "docs" / "conformance.md"))
+    first = rows.index(("answer", "what happens")) + 1
+    said = {
+        int(code.replace("x", "0"), 16): verdict
+        for verdict, (codes, _) in zip(Verdict, rows[first : first + len(Verdict)], strict=True)
+        for code in re.findall(r"0x([0-9A-Fx]{4})", codes)
+    }
+    assert set(said.values()) == set(Verdict)
+    assert {code: judge_status(code)[0] for code in said} == said
 
 
 def test_every_function_that_the_architecture_names_exists() -> None:
