@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from m3node.durable import write_once
 from m3node.errors import ResultError
+from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 
@@ -34,6 +36,14 @@ class RunRecord:
         Key of the newer generation that made this run pointless before it began; no objects then.
     failure : str
         Why there are findings but no objects; empty when all is well.
+    rejection : Rejection or None
+        Why there are no objects although nothing has taken the run's place; None in records of older releases.
+    cancelled : str
+        Why a person took the run back; empty otherwise.
+    started_at, finished_at : float
+        When it was begun first and when it ended, seconds since the epoch; 0 in records of older releases.
+    worker : str
+        Who ended it; empty in records of older releases.
     """
 
     label: str
@@ -47,10 +57,27 @@ class RunRecord:
     supersedes: str
     superseded_by: str
     failure: str
+    rejection: Rejection | None = None
+    cancelled: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    worker: str = ""
 
 
-def write_record(record: RunRecord, folder: Path) -> None:
-    """Write ``run.json`` durably; one that is there already stays."""
+def write_record(record: RunRecord, folder: Path) -> RunRecord:
+    """Write ``run.json`` durably; one that is there already stays.
+
+    Returns
+    -------
+    RunRecord
+        What the file says: a record without an end gets the time of now.
+
+    Raises
+    ------
+    ResultError
+        One that is there already is damaged.
+    """
+    record = replace(record, finished_at=record.finished_at or time.time())
     tree = {
         "label": record.label,
         "generation": record.generation,
@@ -74,8 +101,21 @@ def write_record(record: RunRecord, folder: Path) -> None:
         "supersedes": record.supersedes,
         "superseded_by": record.superseded_by,
         "failure": record.failure,
+        "rejection": None
+        if record.rejection is None
+        else {
+            "reason": record.rejection.reason.value,
+            "message": record.rejection.message,
+            "subject": record.rejection.subject,
+        },
+        "cancelled": record.cancelled,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "worker": record.worker,
     }
-    write_once(folder / RECORD, (json.dumps(tree, indent=1) + "\n").encode())
+    if write_once(folder / RECORD, (json.dumps(tree, indent=1) + "\n").encode()):
+        return record
+    return read_record(folder) or record
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -95,6 +135,7 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def _record(tree: dict[str, Any], folder: Path) -> RunRecord:
+    rejection = tree.get("rejection")
     objects = tuple(
         ResultObject(
             kind=ObjectKind(item["kind"]),
@@ -119,6 +160,13 @@ def _record(tree: dict[str, Any], folder: Path) -> RunRecord:
         supersedes=tree["supersedes"],
         superseded_by=tree["superseded_by"],
         failure=tree["failure"],
+        rejection=None
+        if rejection is None
+        else Rejection(Reason(rejection["reason"]), rejection["message"], rejection["subject"]),
+        cancelled=tree.get("cancelled", ""),
+        started_at=float(tree.get("started_at", 0.0)),
+        finished_at=float(tree.get("finished_at", 0.0)),
+        worker=tree.get("worker", ""),
     )
 
 

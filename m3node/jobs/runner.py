@@ -149,8 +149,7 @@ def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detecto
         for run in older:
             cancel(layout, run.name, f"superseded by {path.stem}")
         enqueue(layout, path.stem, record.objects, settings.destinations)
-    write_record(record, folder)
-    return record
+    return write_record(record, folder)
 
 
 def _run(manifest: Manifest, folder: Path, older: Sequence[Path], settings: Settings, detector: Detector) -> RunRecord:

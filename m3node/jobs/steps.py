@@ -178,4 +178,5 @@ def record_of(
         supersedes=manifest.supersedes,
         superseded_by="",
         failure=rejection.message if rejection else "",
+        rejection=rejection or findings.rejection,
     )

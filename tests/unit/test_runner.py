@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from m3node.jobs.record import RunRecord, read_record, write_record
 from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed, answer, run_worker
 from m3node.jobs.steps import make_detector
 from m3node.layout import DataLayout
-from m3node.rejection import Reason
+from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.results.store import load_findings
@@ -70,10 +71,28 @@ def test_a_manifest_that_arrives_later_is_seen(tmp_path: Path) -> None:
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     item = ResultObject(ObjectKind.SEGMENTATION, tmp_path / "segmentation.seg.dcm", "ab", "1.5", "1.6", "1.7", "1.1")
-    record = _record(tmp_path, item)
-    write_record(record, tmp_path)
+    rejection = Rejection(Reason.FAILED, "no objects could be built", "1.2.g1")
+    record = replace(_record(tmp_path, item), rejection=rejection, started_at=7.5, finished_at=9.25, worker="0")
+    assert write_record(record, tmp_path) == record
     assert read_record(tmp_path) == record
     assert read_record(tmp_path / "elsewhere") is None
+
+
+def test_the_first_record_of_a_run_stays_and_says_when_the_run_ended(tmp_path: Path) -> None:
+    before = time.time()
+    first = write_record(_record(tmp_path), tmp_path)
+    assert before <= first.finished_at <= time.time()
+    assert write_record(replace(_record(tmp_path), lesions=3), tmp_path) == first
+
+
+def test_a_record_of_an_older_release_has_no_times(tmp_path: Path) -> None:
+    write_record(_record(tmp_path), tmp_path)
+    path = tmp_path / "run.json"
+    tree = json.loads(path.read_text())
+    for name in ("rejection", "cancelled", "started_at", "finished_at", "worker"):
+        del tree[name]
+    path.write_text(json.dumps(tree))
+    assert read_record(tmp_path) == _record(tmp_path)
 
 
 def test_a_run_that_took_its_worker_down_again_and_again_is_set_aside(tmp_path: Path) -> None:
@@ -157,7 +176,8 @@ def test_a_run_that_was_answered_stays_byte_for_byte(tmp_path: Path) -> None:
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir()}
     assert {item.path.name for item in record.objects} < set(before)
     (folder / "run.json").unlink()
-    assert answer(path, layout, settings, make_detector(settings)) == record
+    again = answer(path, layout, settings, make_detector(settings))
+    assert replace(again, finished_at=record.finished_at) == record
     kept = set(before) - {"run.json", "starts"}
     assert {name: ((folder / name).read_bytes(), (folder / name).stat().st_mtime_ns) for name in kept} == {
         name: before[name] for name in kept
