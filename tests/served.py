@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE
+from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from m3node.intake.keeper.index import Index, series_files, spooled_series
@@ -24,12 +26,6 @@ from ports import free_port
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.5"]
-
-
-def wait_for(condition: Callable[[], object], *, pause: float = 0.05) -> None:
-    """Wait until something is so; the test's own timeout is the limit."""
-    while not condition():
-        time.sleep(pause)
 
 
 class ServedNode:
@@ -60,15 +56,25 @@ class ServedNode:
         command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
         self._ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        wait_for(lambda: self._ready_file.exists() or self.ended)
-        assert not self.ended, self.log
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")},
+            )
+        self.until(self._ready_file.exists)
         assert json.loads(self._ready_file.read_text())["port"] == self.port
 
-    @property
-    def ended(self) -> bool:
-        """Whether the node's first process is gone."""
-        return self._process is None or self._process.poll() is not None
+    def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
+        """Wait until something is so; fail with the log's end when it is not so in time or the node ends before."""
+        assert self._process is not None
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self._process.poll() is None, f"the node ended:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s:\n{self.log[-3000:]}"
+            time.sleep(0.05)
 
     def stop(self, how: signal.Signals = signal.SIGTERM, *, group: bool = False) -> int:
         """Stop in order, by a signal to the first process or, as a terminal does, to all; return the exit status."""
@@ -100,6 +106,14 @@ class ServedNode:
         """What all of its processes said."""
         return self.log_file.read_text(encoding="utf-8")
 
+    def answered(self, run: str) -> bool:
+        """Whether a run is over and its record written."""
+        return (self.layout.results / run / "run.json").exists()
+
+    def findings(self, run: str) -> dict[str, Any]:
+        """What a run found, or why there was none."""
+        return dict(json.loads((self.layout.results / run / "findings.json").read_text()))
+
     @property
     def manifests(self) -> list[Manifest]:
         """All generations, oldest first."""
@@ -127,6 +141,8 @@ class ServedNode:
 
     def associate(self, calling: str = "PACS", sop_classes: Iterable[str] = (CT, SEG)) -> Association:
         """Open an association."""
+        # Whatever ran before in this process: files go as they are, neither decoded nor encoded again.
+        _config.STORE_SEND_CHUNKED_DATASET = True
         ae = AE(ae_title=calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 20
         for sop_class in sop_classes:
@@ -141,3 +157,17 @@ class ServedNode:
         for file in files:
             assert association.send_c_store(file).Status == 0x0000, self.log
         association.release()
+
+
+@contextmanager
+def serving(root: Path, toml: str) -> Iterator[ServedNode]:
+    """Start a node, and insist in the end that it stops in order and met nothing unexpected."""
+    node = ServedNode(root, toml)
+    try:
+        node.start()
+        yield node
+        assert node.stop() == 0, node.log[-3000:]
+        assert "Traceback" not in node.log
+        assert "unexpected" not in node.log
+    finally:
+        node.clean_up()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pydicom
 import pytest
 from orthanc import start_orthanc
-from pynetdicom import _config
 
 from fake_pacs import CLASS_OF, make_run
 from m3node.cli.main import main
@@ -15,11 +14,6 @@ from m3node.delivery.outbox import enqueue
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import DeliverySettings, Destination
-
-
-@pytest.fixture(autouse=True)
-def _switch_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", False)
 
 
 def test_orthanc_keeps_every_kind_of_result_in_its_study_as_it_was_built(

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pydicom
 import pytest
-from pynetdicom import _config
 from pynetdicom.events import Event
 
 from fake_pacs import make_run
@@ -17,11 +17,6 @@ from m3node.demo.archive import Archive
 from m3node.demo.node import DemoError, Node
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
-
-
-@pytest.fixture(autouse=True)
-def _switch_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", False)
 
 
 def items(tmp_path: Path) -> list[Sendable]:
@@ -61,7 +56,7 @@ def test_the_archive_does_not_let_a_uid_name_a_file_elsewhere(tmp_path: Path) ->
 
 def test_a_full_disk_is_answered_with_out_of_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(event: Event) -> bytes:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     item = items(tmp_path)[0]
     monkeypatch.setattr(Event, "encoded_dataset", full)

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import CTImageStorage
-from pynetdicom import AE, AllStoragePresentationContexts, _config, build_context, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs
@@ -22,11 +22,6 @@ from ports import free_port
 
 QUICK = Timeouts(connect=60.0, response=60.0)
 CT = (str(CTImageStorage),)
-
-
-@pytest.fixture(autouse=True)
-def _switch_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,46 +9,42 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import RLELossless, SegmentationStorage
 
-from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
+from m3node.evaluation.ct_writer import seeded_uid
 from m3node.identity import DEVICE_UID
-from served import ServedNode, wait_for
+from made_series import bare_series
+from served import ServedNode, serving
 
 SETTINGS = """
 [listener]
 receivers = 1
 callers = [
-  {ae_title = "PACS"},
-  {ae_title = "PATIENT_PACS", quiet_seconds = 3600},
+  {{ae_title = "PACS"}},
+  {{ae_title = "PATIENT_PACS", quiet_seconds = 3600}},
 ]
 [completeness]
 quiet_seconds = 1
+[watch]
+folder = "{folder}"
+out = "{out}"
 """
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
-    node = ServedNode(tmp_path_factory.mktemp("node"), SETTINGS)
-    try:
-        node.start()
+    root = tmp_path_factory.mktemp("node")
+    with serving(root, SETTINGS.format(folder=root / "in", out=root / "out")) as node:
         yield node
-        assert node.stop() == 0
-        assert "Traceback" not in node.log
-        assert "PHANTOM" not in node.log.upper()
-    finally:
-        node.clean_up()
+    assert "PHANTOM" not in node.log.upper()
 
 
 @pytest.fixture
 def files(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, ...]:
-    """A series of the test's own: 12 slices of 32×32 without a liver."""
-    shape = (12, 32, 32)
-    hu = np.random.default_rng(1).integers(-50, 50, shape)
-    return write_ct_series(tmp_path / "sent", hu, axial_geometry(shape, (2.0, 1.0, 1.0)), seed=request.node.name)
+    """A series of the test's own: 12 slices without a liver."""
+    return bare_series(tmp_path / "sent", request.node.name)
 
 
 @pytest.fixture
@@ -62,48 +57,47 @@ def test_a_series_becomes_a_manifest_and_the_manifest_a_run(
     node: ServedNode, files: tuple[Path, ...], uid: str
 ) -> None:
     node.send(*files)
-    run = node.layout.results / f"{uid}.g1" / "run.json"
-    wait_for(run.exists)
-    assert json.loads(run.read_text())["outcome"] == "no-liver"
+    node.until(lambda: node.answered(f"{uid}.g1"))
+    assert node.findings(f"{uid}.g1")["outcome"] == "no-liver"
     (manifest,) = node.manifests_of(uid)
     assert (len(manifest.slices), manifest.senders) == (12, ("PACS",))
 
 
 def test_a_late_slice_makes_generation_2(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
     node.send(*files[:11])
-    wait_for(lambda: node.settled(uid, 11))
+    node.until(lambda: node.settled(uid, 11))
     node.send(files[11])
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     first, second = node.manifests_of(uid)
     assert (second.generation, second.supersedes, len(second.slices)) == (2, first.key, 12)
 
 
 def test_a_transcoded_revision_changes_nothing(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
     node.send(*files)
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     ds = pydicom.dcmread(files[0])
     ds.compress(RLELossless, generate_instance_uid=False)
     ds.save_as(files[0])
     node.send(files[0])
-    wait_for(lambda: node.settled(uid, 13))
+    node.until(lambda: node.settled(uid, 13))
     assert len(node.manifests_of(uid)) == 1
 
 
 def test_a_revision_with_other_pixels_makes_generation_2(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
     node.send(*files)
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     ds = pydicom.dcmread(files[0])
     ds.PixelData = bytes(len(ds.PixelData))
     ds.save_as(files[0])
     node.send(files[0])
-    wait_for(lambda: node.settled(uid, 13))
+    node.until(lambda: node.settled(uid, 13))
     first, second = node.manifests_of(uid)
     assert (second.generation, second.supersedes, len(second.slices)) == (2, first.key, 12)
 
 
 def test_our_own_object_coming_back_starts_nothing(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
     node.send(*files)
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     ds = pydicom.dcmread(files[0])
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SegmentationStorage
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = seeded_uid(uid, "own")
@@ -111,7 +105,7 @@ def test_our_own_object_coming_back_starts_nothing(node: ServedNode, files: tupl
     ds.DeviceUID = DEVICE_UID
     ds.save_as(files[0])
     node.send(files[0])
-    wait_for(lambda: node.settled(seeded_uid(uid, "own series"), 1))
+    node.until(lambda: node.settled(seeded_uid(uid, "own series"), 1))
     assert len(node.manifests_of(uid)) == 1
     assert not list(node.layout.results.glob(f"{seeded_uid(uid, 'own series')}*"))
     assert "our own object" in node.log
@@ -119,55 +113,50 @@ def test_our_own_object_coming_back_starts_nothing(node: ServedNode, files: tupl
 
 def test_an_unfit_series_gets_its_reason(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
     node.send(*files[:5])
-    wait_for(lambda: node.settled(uid, 5))
-    findings = json.loads((node.layout.results / f"{uid}.g1" / "findings.json").read_text())
-    assert findings["outcome"] == "rejected"
-    assert "too-few-slices" in json.dumps(findings)
-    assert "too-few-slices" in node.log
+    node.until(lambda: node.settled(uid, 5))
+    findings = node.findings(f"{uid}.g1")
+    assert (findings["outcome"], findings["rejection"]["reason"]) == ("rejected", "too-few-slices")
+    assert any(uid in line and "too-few-slices" in line for line in node.log.splitlines())
     assert node.manifests_of(uid) == []
 
 
-def test_a_sender_with_its_own_quiet_period_is_waited_for(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
+def test_a_sender_with_its_own_quiet_period_is_waited_for(
+    node: ServedNode, files: tuple[Path, ...], uid: str, tmp_path: Path
+) -> None:
     node.send(*files, calling="PATIENT_PACS")
-    hasty = [pydicom.dcmread(file) for file in files]
-    other = seeded_uid(uid, "hasty")
-    for number, (ds, file) in enumerate(zip(hasty, files, strict=True)):
-        ds.SeriesInstanceUID = other
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = seeded_uid(uid, "hasty", number)
-        ds.save_as(file)
-    node.send(*files)
-    wait_for(lambda: node.settled(other, 12))
+    node.send(*bare_series(tmp_path / "hasty", (uid, "hasty")))
+    node.until(lambda: node.settled(seeded_uid((uid, "hasty"), "series"), 12))
     assert node.manifests_of(uid) == []
 
 
 def test_an_idle_live_association_holds_its_series_open(
     node: ServedNode, files: tuple[Path, ...], uid: str, tmp_path: Path
 ) -> None:
-    shape = (12, 32, 32)
-    geometry = axial_geometry(shape, (2.0, 1.0, 1.0))
-    other = write_ct_series(tmp_path / "other", np.zeros(shape, np.int16), geometry, seed=(uid, "other"))
+    other = bare_series(tmp_path / "other", (uid, "other"))
     association = node.associate()
     for file in files:
         assert association.send_c_store(file).Status == 0x0000
     node.send(*other)
-    wait_for(lambda: node.settled(seeded_uid((uid, "other"), "series"), 12))
+    node.until(lambda: node.settled(seeded_uid((uid, "other"), "series"), 12))
     assert node.manifests_of(uid) == []
     association.release()
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     assert len(node.manifests_of(uid)) == 1
 
 
-def test_the_death_of_any_process_is_survived(node: ServedNode, files: tuple[Path, ...], uid: str) -> None:
+def test_the_death_of_any_process_but_the_first_is_survived(
+    node: ServedNode, files: tuple[Path, ...], uid: str
+) -> None:
     node.send(*files[:6])
     listening = node.log.count("listening on")
-    for role in ("keeper", "worker", "deliverer", "acceptor"):
+    for role in ("watch", "keeper", "worker", "deliverer", "acceptor"):
         started = node.log.count(f"started {role}")
         line = [line for line in node.log.splitlines() if f"started {role} (process" in line][-1]
         os.kill(int(line.split("(process ")[1].rstrip(")")), signal.SIGKILL)
-        wait_for(lambda role=role, started=started: node.log.count(f"started {role}") > started)
-    wait_for(lambda: node.log.count("listening on") > listening)
+        node.until(lambda role=role, started=started: node.log.count(f"started {role}") > started)
+    node.until(lambda: node.log.count("listening on") > listening)
     node.send(*files[6:])
-    wait_for(lambda: node.settled(uid, 12))
+    node.until(lambda: node.settled(uid, 12))
     assert len(node.manifests_of(uid)[-1].slices) == 12
 
 
@@ -187,7 +176,7 @@ def test_a_port_that_is_taken_ends_the_start_with_its_reason(node: ServedNode, t
 
 
 def test_ctrl_c_stops_every_process_in_order(tmp_path: Path) -> None:
-    node = ServedNode(tmp_path, SETTINGS)
+    node = ServedNode(tmp_path, SETTINGS.format(folder=tmp_path / "in", out=tmp_path / "out"))
     try:
         node.start()
         assert node.stop(signal.SIGINT, group=True) == 0

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import EnhancedSRStorage
+from pydicom.uid import EnhancedSRStorage, GrayscaleSoftcopyPresentationStateStorage, SegmentationStorage
 
 from fake_pacs import COMPREHENSIVE_3D_SR, FakePacs, fake_pacs
-from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
-from served import ServedNode, wait_for
+from m3node.evaluation.ct_writer import seeded_uid
+from made_series import bare_series
+from served import ServedNode, serving
 
 SETTINGS = """
 [listener]
@@ -54,25 +54,17 @@ class Answering:
     def __init__(self, node: ServedNode, modern: FakePacs, older: FakePacs) -> None:
         self.node, self.modern, self.older = node, modern, older
 
-    def findings(self, run: str) -> dict[str, object]:
-        return json.loads((self.node.layout.results / run / "findings.json").read_text())
-
-    def done(self, run: str) -> bool:
-        return (self.node.layout.results / run / "run.json").exists()
+    def sent(self, run: str, pacs: FakePacs) -> list[str]:
+        """SOP classes of a run's objects that an archive has."""
+        record = json.loads((self.node.layout.results / run / "run.json").read_text())
+        return sorted(item["sop_class_uid"] for item in record["objects"] if item["sop_instance_uid"] in pacs.kept)
 
 
 def answering(root: Path, *, late_seg: bool) -> Iterator[Answering]:
     with fake_pacs() as modern, fake_pacs() as older:
         toml = SETTINGS.format(late_seg=str(late_seg).lower(), modern=modern.port, older=older.port)
-        node = ServedNode(root, toml)
-        try:
-            node.start()
+        with serving(root, toml) as node:
             yield Answering(node, modern, older)
-            assert node.stop() == 0
-            assert "Traceback" not in node.log
-            assert "unexpected" not in node.log
-        finally:
-            node.clean_up()
 
 
 @pytest.fixture(scope="module")
@@ -114,42 +106,43 @@ def test_a_real_series_waits_for_its_seg_which_then_is_its_liver(
     node = recording.node
     node.send(*ct, calling="CONTOURS")
     node.send(seg, calling="CONTOURS")
-    wait_for(lambda: recording.done(f"{ct_uid}.g1"))
-    found = recording.findings(f"{ct_uid}.g1")
+    node.until(lambda: node.answered(f"{ct_uid}.g1"))
+    found = node.findings(f"{ct_uid}.g1")
     assert source(found) == ("received-seg", str(pydicom.dcmread(seg, stop_before_pixels=True).SOPInstanceUID))
 
 
-def test_each_archive_gets_its_own_kind_of_reports(recording: Answering, ct: tuple[Path, ...], ct_uid: str) -> None:
-    recording.node.send(*ct, calling="CONTOURS")  # a repetition, should this test run alone
-    wait_for(lambda: len(recording.modern.kept) == 4 and len(recording.older.kept) == 4)
-    record = json.loads((recording.node.layout.results / f"{ct_uid}.g1" / "run.json").read_text())
-    classes = {item["sop_instance_uid"]: item["sop_class_uid"] for item in record["objects"]}
-    modern = sorted(classes[uid] for uid in recording.modern.kept)
-    older = sorted(classes[uid] for uid in recording.older.kept)
-    assert modern.count(COMPREHENSIVE_3D_SR) == 2
-    assert older.count(str(EnhancedSRStorage)) == 2
-    assert sorted({*modern} - {COMPREHENSIVE_3D_SR}) == sorted({*older} - {str(EnhancedSRStorage)})
+def test_each_archive_gets_its_own_kind_of_reports(
+    recording: Answering, ct: tuple[Path, ...], ct_uid: str, seg: Path
+) -> None:
+    run = f"{ct_uid}.g1"
+    recording.node.send(*ct, seg, calling="CONTOURS")  # a repetition, unless this test runs alone
+    recording.node.until(lambda: recording.node.answered(run))
+    recording.node.until(lambda: len(recording.sent(run, recording.modern)) == 4)
+    recording.node.until(lambda: len(recording.sent(run, recording.older)) == 4)
+    common = [str(SegmentationStorage), str(GrayscaleSoftcopyPresentationStateStorage)]
+    assert recording.sent(run, recording.modern) == sorted([*common, *[COMPREHENSIVE_3D_SR] * 2])
+    assert recording.sent(run, recording.older) == sorted([*common, *[str(EnhancedSRStorage)] * 2])
 
 
 @pytest.mark.parametrize("late", ["recording", "renewing"])
 def test_a_seg_that_comes_late_is_used_only_where_configured(
     late: str, ct: tuple[Path, ...], seg: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    at = request.getfixturevalue(late)
+    at = request.getfixturevalue(late).node
     series, files, contour = renamed(ct, seg, tmp_path, late)
-    at.node.send(*files)
-    wait_for(lambda: at.done(f"{series}.g1"))
+    at.send(*files)
+    at.until(lambda: at.answered(f"{series}.g1"))
     assert source(at.findings(f"{series}.g1"))[0] == "embedded"
-    at.node.send(contour)
+    at.send(contour)
     if late == "renewing":
-        wait_for(lambda: at.done(f"{series}.g2"))
-        first, second = at.node.manifests_of(series)
+        at.until(lambda: at.answered(f"{series}.g2"))
+        first, second = at.manifests_of(series)
         assert second.supersedes == first.key
         assert source(at.findings(f"{series}.g2"))[0] == "received-seg"
     else:
-        wait_for(lambda: "the SEG is recorded only" in at.node.log)
-        assert len(at.node.manifests_of(series)) == 1
-        assert at.node.settled(series, 3)
+        at.until(lambda: f"series {series} is answered already: the SEG is recorded only" in at.log)
+        at.until(lambda: at.settled(series, 3))
+        assert len(at.manifests_of(series)) == 1
 
 
 def renamed(ct: tuple[Path, ...], seg: Path, folder: Path, seed: str) -> tuple[str, tuple[Path, ...], Path]:
@@ -187,13 +180,10 @@ def test_a_rule_of_selection_refuses_with_a_reason_and_nothing_is_sent(
     calling: str,
     request: pytest.FixtureRequest,
 ) -> None:
-    shape, seed = (12, 32, 32), request.node.name
-    hu = np.zeros(shape, np.int16)
-    files = write_ct_series(
-        tmp_path / "sent", hu, axial_geometry(shape, (2.0, 1.0, 1.0)), seed=seed, attributes=attributes
-    )
+    node, seed = recording.node, request.node.name
     series = seeded_uid(seed, "series")
-    recording.node.send(*files, calling=calling)
-    wait_for(lambda: recording.node.settled(series, 12))
-    assert recording.findings(f"{series}.g1")["rejection"]["reason"] == "not-selected"  # type: ignore[index]
-    assert recording.node.manifests_of(series) == []
+    node.send(*bare_series(tmp_path / "sent", seed, **attributes), calling=calling)
+    node.until(lambda: node.settled(series, 12))
+    assert node.findings(f"{series}.g1")["rejection"]["reason"] == "not-selected"
+    assert node.manifests_of(series) == []
+    assert not list(node.layout.outbox.rglob(f"{series}*"))

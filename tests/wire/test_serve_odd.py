@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
-from served import ServedNode, wait_for
+from m3node.evaluation.ct_writer import seeded_uid
+from made_series import bare_series
+from served import ServedNode, serving
 
 SETTINGS = """
 [listener]
@@ -33,17 +33,10 @@ NAMES = ("odd_dicom", "ct_head_tilted", "ct_enhanced")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedNode]:
     root = tmp_path_factory.mktemp("node")
-    node = ServedNode(root, SETTINGS.format(folder=root / "in", out=root / "out"))
-    try:
-        node.start()
-        wait_for((root / "in" / "done").is_dir)  # the watch has begun, which listening does not tell
+    with serving(root, SETTINGS.format(folder=root / "in", out=root / "out")) as node:
+        node.until((root / "in" / "done").is_dir)  # the watch has begun, which listening does not tell
         yield node
-        assert node.stop() == 0
-        assert "Traceback" not in node.log
-        assert "unexpected" not in node.log
-        assert "it is started again" not in node.log
-    finally:
-        node.clean_up()
+    assert "it is started again" not in node.log
 
 
 def drop(node: ServedNode, source: Path, name: str) -> None:
@@ -63,7 +56,7 @@ def dropped_and_moved(node: ServedNode, source: Path, name: str, where: str) -> 
     """Drop, and return the job's folder once it is there."""
     before = moved(node, where)
     drop(node, source, name)
-    wait_for(lambda: moved(node, where) - before)
+    node.until(lambda: moved(node, where) - before)
     (job,) = moved(node, where) - before
     return job
 
@@ -75,19 +68,23 @@ def test_every_odd_file_sent_is_refused_with_a_status_or_answered_with_a_reason(
     peer = f"M3NODE@127.0.0.1:{node.port}"
     command = [sys.executable, "-m", "m3node", "send", str(test_data / name), peer, "--calling", "PACS", "--json"]
     sent = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
-    for failure in sent["failed"]:
-        assert failure["message"]
+    refused, skipped = sent["failed"], sent["skipped"]
+    files = [path for path in (test_data / name).rglob("*") if path.is_file()]
+    assert sent["stored"] > 0
+    assert sent["stored"] + len(refused) + len(skipped) == len(files)
+    # Without a status, the peer's refusal is that of the presentation context.
+    assert all(item["status"] or "does not accept" in item["message"] for item in refused), refused
     spooled = {path.parent.name for path in node.layout.spool.rglob("*.dcm")}
     for series in spooled:
-        files = sum(1 for path in node.layout.spool.rglob("*.dcm") if path.parent.name == series)
-        wait_for(lambda series=series, files=files: node.settled(series, files))
+        kept = len(list(node.layout.spool.glob(f"*/{series}/*.dcm")))
+        node.until(lambda series=series, kept=kept: node.settled(series, kept))
         records = list(node.layout.results.glob(f"{series}*/findings.json"))
         assert records, f"series {series} has no answer"
         for record in records:
             findings = json.loads(record.read_text())
             assert findings["outcome"] == "rejected"
+            assert findings["rejection"]["message"]
             assert series in node.log
-    assert sent["stored"] > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,10 +102,7 @@ def test_every_odd_folder_dropped_is_set_aside_with_its_reasons(node: ServedNode
 def test_a_series_dropped_in_any_form_is_answered_in_the_out_folder(
     node: ServedNode, tmp_path: Path, form: str
 ) -> None:
-    shape = (12, 32, 32)
-    hu = np.random.default_rng(3).integers(-50, 50, shape)
-    geometry = axial_geometry(shape, (2.0, 1.0, 1.0))
-    files = write_ct_series(tmp_path / "series", hu, geometry, seed=("dropped", form))
+    files = bare_series(tmp_path / "series", ("dropped", form))
     before = moved(node, "done")
     if form == "zip":
         drop(node, Path(shutil.make_archive(str(tmp_path / "a"), "zip", tmp_path / "series")), "study.zip")
@@ -117,7 +111,7 @@ def test_a_series_dropped_in_any_form_is_answered_in_the_out_folder(
     else:
         for file in files:
             drop(node, file, file.name)
-    wait_for(lambda: moved(node, "done") - before)
+    node.until(lambda: moved(node, "done") - before)
     (job,) = moved(node, "done") - before
     uid = seeded_uid(("dropped", form), "series")
     findings = json.loads((node.root / "out" / job.name / uid / "findings.json").read_text())
