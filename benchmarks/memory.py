@@ -24,24 +24,21 @@ SAMPLE_SECONDS = 0.05
 def main() -> int:
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="m3node-memory-") as folder:
-        series, out = Path(folder) / "series", Path(folder) / "out"
+        series, out, said = (Path(folder) / name for name in ("series", "out", "said"))
         _write_series(series)
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "m3node", "run", series, "--out", out],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        peak = 0.0
-        while process.poll() is None:
-            peak = max(peak, _tree_mb(process.pid))
-            time.sleep(SAMPLE_SECONDS)
+        command = [sys.executable, "-m", "m3node", "run", series, "--out", out]
+        started, peak = time.perf_counter(), 0.0
+        with said.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None:
+                peak = max(peak, _tree_mb(process.pid))
+                time.sleep(SAMPLE_SECONDS)
         seconds = time.perf_counter() - started
         if process.returncode != 0:
-            console.print(process.stdout.read() if process.stdout else "")
+            console.print(said.read_text())
             console.print(f"m3node run ended with status {process.returncode}")
             return 1
+    if peak == 0.0:
+        sys.exit("the kernel tells no memory figures here: /proc/<pid>/smaps_rollup cannot be read")
     met = peak <= BAR_MB
     console.print(f"Peak memory of m3node run, {SLICES} slices of 512×512 (1 mm), all processes together")
     console.print(f"  {peak:.0f} MB, bar {BAR_MB:.0f} MB: {'met' if met else 'NOT MET'} ({seconds:.0f} s)")
@@ -66,21 +63,22 @@ def _tree_mb(root: int) -> float:
 def _descendants(root: int) -> list[int]:
     found = [root]
     for pid in found:
-        for task in _read(f"/proc/{pid}/task/{pid}/children").split():
-            found.append(int(task))
+        # The kernel lists children by the thread that started them.
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += [int(child) for child in _read(children).split()]
     return found
 
 
 def _pss_kb(pid: int) -> float:
-    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+    for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
         if line.startswith("Pss:"):
             return float(line.split()[1]) * 1.024
     return 0.0
 
 
-def _read(path: str) -> str:
+def _read(path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
+        return path.read_text(encoding="ascii", errors="replace")
     except OSError:  # the process ended between two looks
         return ""
 

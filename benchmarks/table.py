@@ -40,17 +40,15 @@ class RatioRow:
         return self.bar is None or median(self.ratios) <= self.bar
 
 
-def print_ratios(
-    title: str, rows: Sequence[RatioRow | tuple[str, Sequence[float], Sequence[float], float | None]]
-) -> bool:
+def print_ratios(title: str, rows: Sequence[RatioRow]) -> bool:
     """Print a table of ratios, pair by pair.
 
     Parameters
     ----------
     title : str
         What is compared, on what input.
-    rows : sequence of RatioRow or tuple
-        A tuple is ``(name, ours, rival, bar)``.
+    rows : sequence of RatioRow
+        The comparisons.
 
     Returns
     -------
@@ -61,8 +59,7 @@ def print_ratios(
     for heading in ("what", "ours", "rival", "ratio (median)", "min–max", "bar", "met"):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     all_met = True
-    for item in rows:
-        row = item if isinstance(item, RatioRow) else RatioRow(*item)
+    for row in rows:
         all_met &= row.met
         table.add_row(
             row.name,
