@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.geometry import PatientGeometry
@@ -151,6 +153,85 @@ def test_without_a_liver_nothing_is_outlined_and_the_outcome_warns(tmp_path: Pat
     image = picture(volume, findings, tmp_path)
     assert near(image, LIVER).sum() == 0
     assert near(image[:50], AMBER).sum() > 50
+
+
+class Drawn:
+    """What was drawn on the slices, in order, as Pillow was asked for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: dict[str, tuple[float, float]] = {}
+        self.frames: list[tuple[float, float, float, float]] = []
+        self.lines: list[list[tuple[float, float]]] = []
+        text, rectangle, line = ImageDraw.ImageDraw.text, ImageDraw.ImageDraw.rectangle, ImageDraw.ImageDraw.line
+
+        def noted_text(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, **how: Any) -> None:
+            self.texts.setdefault(words, at)
+            text(draw, at, words, **how)
+
+        def noted_rectangle(draw: ImageDraw.ImageDraw, corners: tuple[float, ...], **how: Any) -> None:
+            if "outline" in how:
+                self.frames.append((corners[0], corners[1], corners[2], corners[3]))
+            rectangle(draw, corners, **how)
+
+        def noted_line(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], **how: Any) -> None:
+            self.lines.append(points)
+            line(draw, points, **how)
+
+        monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted_text)
+        monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", noted_rectangle)
+        monkeypatch.setattr(ImageDraw.ImageDraw, "line", noted_line)
+
+
+@pytest.mark.parametrize("how", ["as it is", "columns", "rows", "both", "slices"])
+def test_a_slice_says_its_sides_number_height_and_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    volume, findings = volume_of(SUPINE), made_findings(SUPINE, lesions=())
+    if how != "as it is":
+        volume, findings = stored_as(volume, findings, how)
+    (k,) = shown_slices(volume, findings)
+    drawn = Drawn(monkeypatch)
+    draw_overlay(volume, findings, tmp_path / "overlay.png")
+    (left, top), (right, bottom) = np.min(list(sides(drawn)), axis=0), np.max(list(sides(drawn)), axis=0)
+    assert (drawn.texts["R"][0], drawn.texts["L"][0]) == (left, right)
+    assert (drawn.texts["A"][1], drawn.texts["P"][1]) == (top, bottom)
+    assert right - left > 1000
+    assert bottom - top > 700
+    height = volume.geometry.positions[k][2]
+    assert {f"Slice {k + 1} of 9", f"z {height:+.1f} mm", "C 60  W 400"} <= set(drawn.texts)
+
+
+def sides(drawn: Drawn) -> list[tuple[float, float]]:
+    return [drawn.texts[letter] for letter in "RLAP"]
+
+
+def test_boxes_are_as_large_and_as_far_apart_as_the_scale_bar_says_where_pixels_are_not_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geometry = axial_geometry(SHAPE, (3.0, 1.5, 1.0), origin=(-40, -45, 0))
+    masks = [ellipsoid(geometry.shape, (4, 20, 25), (1, 4, 6)), ellipsoid(geometry.shape, (4, 40, 50), (1, 3, 3))]
+    findings = made_findings(geometry, lesions=masks)
+    drawn = Drawn(monkeypatch)
+    draw_overlay(volume_of(geometry), findings, tmp_path / "overlay.png")
+    (millimetres,) = [int(words.split()[0]) for words in drawn.texts if re.fullmatch(r"\d+ mm", words)]
+    # The bar is the one level line that ends where its two ticks stand.
+    (bar,) = [abs(b[0] - a[0]) for a, b, *more in drawn.lines if not more and a[1] == b[1] and ticked(drawn, a, b)]
+    per_mm = bar / millimetres
+    boxes = [lesion.key_box.box for lesion in findings.lesions]
+    first, second = drawn.frames
+    for frame, box in zip((first, second), boxes, strict=True):
+        # Each frame keeps the same distance from its lesion on every side.
+        away = (frame[2] - frame[0] - (box.c1 - box.c0) * 1.0 * per_mm) / 2
+        assert 0 < away < 10
+        assert frame[3] - frame[1] - (box.r1 - box.r0) * 1.5 * per_mm == pytest.approx(2 * away, abs=0.1)
+    assert second[0] - first[0] == pytest.approx((boxes[1].c0 - boxes[0].c0) * 1.0 * per_mm, abs=0.1)
+    assert second[1] - first[1] == pytest.approx((boxes[1].r0 - boxes[0].r0) * 1.5 * per_mm, abs=0.1)
+
+
+def ticked(drawn: Drawn, a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Whether an upright line ends at each end of this one."""
+    ends = {tuple(line[1]) for line in drawn.lines if len(line) == 2 and line[0][0] == line[1][0] != line[0][1]}
+    return tuple(a) in ends and tuple(b) in ends
 
 
 def test_incomplete_is_said_in_colour(tmp_path: Path) -> None:

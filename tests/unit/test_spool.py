@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.filereader import data_element_generator
 
 from m3node.identity import IMPLEMENTATION_CLASS_UID
 from m3node.intake.receive import spool as spool_module
@@ -78,6 +79,17 @@ def test_the_file_meta_information_is_read_back_by_pydicom(uid: str, syntax: str
     assert buffer.tell() == len(encoded)
     assert (meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID) == (uid, syntax)
     assert meta.SourceApplicationEntityTitle == sender
+
+
+@settings(deadline=None)
+@given(uid=uid_text, syntax=uid_text, sender=titles)
+def test_every_value_of_the_file_meta_information_has_an_even_length(uid: str, syntax: str, sender: str) -> None:
+    # PS3.5 7.1.1; pydicom reads odd ones, others do not.
+    stream = BytesIO(file_meta(Identity(uid, uid, uid, uid), syntax, sender))
+    stream.seek(132)
+    lengths = [element.length for element in data_element_generator(stream, False, True)]
+    assert len(lengths) == 8
+    assert not any(length % 2 for length in lengths)
 
 
 def test_the_same_bytes_again_are_a_duplicate_and_stored_once(layout: DataLayout) -> None:

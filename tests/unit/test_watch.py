@@ -93,6 +93,21 @@ def test_a_file_that_grows_is_not_settled(tmp_path: Path) -> None:
     assert settling.settled([path]) == (path,)
 
 
+@pytest.mark.parametrize("name", ["study", "study/a"])
+def test_what_is_written_over_at_its_size_is_not_settled(tmp_path: Path, name: str) -> None:
+    now = 0.0
+    settling = Settling(SETTLE, lambda: now)
+    path = tmp_path / "study" / "a"
+    path.parent.mkdir()
+    for modified in (1_000.0, 2_000.0, 3_000.0):
+        path.write_bytes(b"x")
+        os.utime(path, (modified, modified))
+        os.utime(path.parent, (500.0, 500.0))
+        assert settling.settled([tmp_path / name]) == ()
+        now += SETTLE
+    assert settling.settled([tmp_path / name]) == (tmp_path / name,)
+
+
 def test_an_empty_folder_is_waited_for(watched: Watched) -> None:
     (watched.folder / "soon").mkdir()
     watched.settle()
