@@ -34,7 +34,8 @@ pytestmark = pytest.mark.slow
 Array = npt.NDArray[np.float64]
 
 STORED = {
-    # Patient Position, order of the axes that are slices, rows and columns, and which of them run the other way.
+    # A seed whose lesions are all found, for what is asked here is how they are told; Patient Position; order of the
+    # axes that are slices, rows and columns, and which of them run the other way.
     "head first": (7101, "HFS", (0, 1, 2), (False, False, False)),
     "feet first": (7104, "FFS", (0, 1, 2), (True, False, True)),
     "rotated in plane": (7104, "HFS", (0, 2, 1), (False, True, False)),

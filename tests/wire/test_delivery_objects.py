@@ -13,12 +13,14 @@ import pytest
 from delivering import REPORT, RUN, SEG, aside, for_class, go, left, queue, sent
 from pydicom.uid import EnhancedSRStorage, SegmentationStorage
 from pynetdicom import _config, evt
+from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
 from m3node.delivery.address import Peer
 from m3node.delivery.deliverer import Round
 from m3node.delivery.outbox import cancel, enqueue
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.identity import IMPLEMENTATION_CLASS_UID
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from part10_file import split_file
@@ -61,15 +63,19 @@ def test_the_data_set_arrives_byte_for_byte_as_its_file_holds_it(
 
 
 def test_the_association_has_nagle_off_and_names_us(layout: DataLayout) -> None:
-    callers: list[str] = []
-    named = (evt.EVT_ACCEPTED, lambda event: callers.append(event.assoc.requestor.ae_title))
+    callers: list[tuple[str, str]] = []
+
+    def note(event: Event) -> None:
+        caller = event.assoc.requestor
+        callers.append((caller.ae_title, caller.implementation_class_uid))
+
     item = sendable(make_run(layout, RUN, [ObjectKind.REPORT])[0].path)
-    with fake_pacs(handlers=[named]) as pacs:
+    with fake_pacs(handlers=[(evt.EVT_ACCEPTED, note)]) as pacs:
         peer = Peer("PACS", "127.0.0.1", pacs.port)
         with StoreAssociation(peer, "M3NODE", [item.syntax], Timeouts()) as association:
             transport = association._association.dul.socket.socket
             assert transport.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-    assert callers == ["M3NODE"]
+    assert callers == [("M3NODE", IMPLEMENTATION_CLASS_UID)]
 
 
 def test_an_object_whose_context_is_rejected_is_set_aside_and_the_others_go_on(layout: DataLayout) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from receiving import CT, EXPLICIT, Node, associated, named, raw_store, rejection, running, tiny
 
+from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from m3node.settings import Caller
 from waiting import wait_for
 
@@ -30,6 +31,16 @@ def test_a_known_caller_is_echoed(node: Node) -> None:
     with associated(node.port, (VERIFICATION, EXPLICIT)) as association:
         assert association.is_established
         assert association.send_c_echo().Status == 0x0000
+
+
+def test_the_node_says_who_it_is_and_how_much_it_takes_at_once(tmp_path: Path) -> None:
+    with running(tmp_path, maximum_pdu_size=20_000) as node, associated(node.port) as association:
+        accepted = association.acceptor
+        assert (accepted.implementation_class_uid, accepted.implementation_version_name) == (
+            IMPLEMENTATION_CLASS_UID,
+            IMPLEMENTATION_VERSION,
+        )
+        assert accepted.maximum_length == 20_000
 
 
 def test_a_title_with_a_space_inside_is_a_title(node: Node) -> None:

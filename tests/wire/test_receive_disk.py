@@ -22,7 +22,15 @@ def here(tmp_path: Path) -> Iterator[Here]:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(errno.ENOSPC, 0xA700), (errno.EDQUOT, 0xA700), (errno.EIO, 0x0110), (errno.EROFS, 0x0110)]
+    ("code", "status"),
+    [
+        (errno.ENOSPC, 0xA700),
+        (errno.EDQUOT, 0xA700),
+        (errno.EMFILE, 0xA700),
+        (errno.ENOMEM, 0xA700),
+        (errno.EIO, 0x0110),
+        (errno.EROFS, 0x0110),
+    ],
 )
 def test_a_disk_that_refuses_is_answered_so_that_the_sender_tries_again(
     here: Here, monkeypatch: pytest.MonkeyPatch, code: int, status: int
