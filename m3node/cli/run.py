@@ -47,8 +47,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry the command out."""
-    from m3node.jobs.inputs import process_input, summary  # noqa: PLC0415 - keeps --help and --version quick
-    from m3node.jobs.nifti import is_nifti, process_nifti  # noqa: PLC0415
+    from m3node.jobs.inputs.dicom import process_input, summary  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.inputs.nifti import is_nifti, process_nifti  # noqa: PLC0415
 
     if not arguments.input.exists():
         raise ConfigError(f"there is no input {arguments.input}")

@@ -43,8 +43,8 @@ def add_parser(subparsers: Any) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Run the node until it is told to stop."""
-    from m3node.jobs.service import serve  # noqa: PLC0415 - the other commands need none of it
-    from m3node.jobs.supervisor import stop_on_signals  # noqa: PLC0415
+    from m3node.jobs.node.service import serve  # noqa: PLC0415 - the other commands need none of it
+    from m3node.jobs.node.supervisor import stop_on_signals  # noqa: PLC0415
 
     flags = {
         "listener.host": arguments.host,

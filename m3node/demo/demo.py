@@ -20,7 +20,7 @@ from m3node.demo.node import SCANNER, DemoError, Node
 from m3node.demo.returned import ReportedLesion, read_lesions, read_masks
 from m3node.evaluation.ct_writer import write_ct_series
 from m3node.evaluation.phantom import Phantom, abdomen_phantom
-from m3node.jobs.record import RunRecord, read_record
+from m3node.jobs.answer.record import RunRecord, read_record
 from m3node.layout import DataLayout
 from m3node.progress import Progress
 from m3node.results.findings import Outcome

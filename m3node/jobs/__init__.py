@@ -1,1 +1,1 @@
-"""Strings the stages together: one run per manifest; the seam where the durable engine will sit."""
+"""Strings the stages together: the answer to a manifest, the durable engine, the ledger, and the node's processes."""

@@ -16,10 +16,10 @@ from m3node.delivery.outbox import cancel, enqueue, kinds_for
 from m3node.detectors.protocols import Detector
 from m3node.errors import M3NodeError, ResultError
 from m3node.intake.series.manifest import Manifest, read_manifest
-from m3node.jobs.failure import failure, transient
-from m3node.jobs.record import RECORD, RunRecord, read_record, records_of, write_record
-from m3node.jobs.rejections import rejected_findings
-from m3node.jobs.steps import FINDINGS, RUN_KINDS, build, find, make_detector, record_of, settings_digest
+from m3node.jobs.answer.failure import failure, transient
+from m3node.jobs.answer.record import RECORD, RunRecord, read_record, records_of, write_record
+from m3node.jobs.answer.rejections import rejected_findings
+from m3node.jobs.answer.steps import FINDINGS, RUN_KINDS, build, find, make_detector, record_of, settings_digest
 from m3node.layout import DataLayout
 from m3node.logs import describe
 from m3node.process import supervisor
@@ -133,8 +133,8 @@ def answer(path: Path, layout: DataLayout, settings: Settings, detector: Detecto
     Raises
     ------
     OSError, M3NodeError
-        The disk is full or fails (`m3node.jobs.failure.transient` tells); the run stays where it is and is taken up
-        again.
+        The disk is full or fails (`m3node.jobs.answer.failure.transient` tells); the run stays where it is and is
+        taken up again.
     """
     manifest = read_manifest(path)
     folder = layout.results / path.stem

@@ -26,7 +26,7 @@ def test_a_disk_that_fails_is_said_in_a_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "out/findings.json")
 
-    monkeypatch.setattr("m3node.jobs.inputs.process_input", full)
+    monkeypatch.setattr("m3node.jobs.inputs.dicom.process_input", full)
     assert main(["run", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "m3node: No space left on device: out/findings.json"
 

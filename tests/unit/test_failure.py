@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from m3node.errors import InferenceError, InputRejected, ResultError
-from m3node.jobs.failure import failure, transient
-from m3node.jobs.record import RunRecord
+from m3node.jobs.answer.failure import failure, transient
+from m3node.jobs.answer.record import RunRecord
 from m3node.rejection import Reason
 
 
@@ -38,7 +38,7 @@ def test_an_unforeseen_error_is_named_by_type_and_place_and_never_quotes_a_data_
 def test_the_place_of_an_unforeseen_error_is_in_our_code() -> None:
     with pytest.raises(AttributeError) as caught:
         failure(None, "1.2")  # type: ignore[arg-type]
-    assert "m3node/jobs/failure.py:" in failure(caught.value, "1.2").message
+    assert "m3node/jobs/answer/failure.py:" in failure(caught.value, "1.2").message
 
 
 def test_a_full_disk_is_transient_also_behind_our_own_error() -> None:

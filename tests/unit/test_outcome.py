@@ -20,7 +20,7 @@ from m3node.detectors.protocols import (
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
 from m3node.imaging.volume import CTVolume
-from m3node.jobs.steps import look
+from m3node.jobs.answer.steps import look
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.method import M3Method
 from m3node.results.findings import Findings, Outcome

@@ -20,9 +20,9 @@ from m3node.intake.series.manifest import Manifest, make_manifest, read_manifest
 from m3node.intake.series.reading import read_header
 from m3node.intake.series.stacks import group_stacks
 from m3node.jobs import runner
-from m3node.jobs.record import RunRecord, read_record, write_record
+from m3node.jobs.answer.record import RunRecord, read_record, write_record
+from m3node.jobs.answer.steps import make_detector
 from m3node.jobs.runner import CRASH_LIMIT, Queue, _crashed, answer, run_worker
-from m3node.jobs.steps import make_detector
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from m3node.errors import ConfigError
-from m3node.jobs import supervisor
-from m3node.jobs.lock import exclusive
-from m3node.jobs.supervisor import Report, Role, StartError, Supervisor
+from m3node.jobs.node import supervisor
+from m3node.jobs.node.lock import exclusive
+from m3node.jobs.node.supervisor import Report, Role, StartError, Supervisor
 from m3node.settings import Settings
 from waiting import wait_for
 
@@ -147,7 +147,7 @@ import sys, threading
 sys.path[:0] = {tests!r}
 from pathlib import Path
 from test_supervisor import stays
-from m3node.jobs.supervisor import Role, Supervisor
+from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.settings import Settings
 
 if __name__ == "__main__":

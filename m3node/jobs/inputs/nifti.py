@@ -9,8 +9,8 @@ import numpy as np
 
 from m3node.errors import InputRejected
 from m3node.imaging.nifti import read_nifti, read_nifti_mask, write_nifti_mask
-from m3node.jobs.inputs import InputReport, StackReport, clear, summarise
-from m3node.jobs.steps import OVERLAY, look, make_detector
+from m3node.jobs.answer.steps import OVERLAY, look, make_detector
+from m3node.jobs.inputs.dicom import InputReport, StackReport, clear, summarise
 from m3node.liver.find import find_liver, region_from_mask
 from m3node.progress import Progress
 from m3node.rejection import Rejection

@@ -45,7 +45,7 @@ def failure(error: Exception, subject: str) -> Rejection:
 
 
 def _place(error: Exception) -> str:
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     ours = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(package)
     ]

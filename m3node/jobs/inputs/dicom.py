@@ -11,10 +11,10 @@ from m3node.detectors.protocols import Detector
 from m3node.errors import InputRejected
 from m3node.intake.folder.inputs import open_input, survey
 from m3node.intake.series.manifest import Manifest
-from m3node.jobs.failure import failure
-from m3node.jobs.record import RECORD
-from m3node.jobs.rejections import rejected_findings
-from m3node.jobs.steps import FINDINGS, OVERLAY, RUN_KINDS, build, find, make_detector, settings_digest
+from m3node.jobs.answer.failure import failure
+from m3node.jobs.answer.record import RECORD
+from m3node.jobs.answer.rejections import rejected_findings
+from m3node.jobs.answer.steps import FINDINGS, OVERLAY, RUN_KINDS, build, find, make_detector, settings_digest
 from m3node.progress import Progress
 from m3node.rejection import Rejection
 from m3node.results.findings import Outcome

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from m3node.intake.folder.watch import FolderWatch, Verdict, watch_folder
-from m3node.jobs.failure import failure, transient
-from m3node.jobs.inputs import InputReport, process_input, summary
+from m3node.jobs.answer.failure import failure, transient
+from m3node.jobs.inputs.dicom import InputReport, process_input, summary
 from m3node.progress import silent
 from m3node.rejection import Rejection
 from m3node.settings import Settings

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from m3node.errors import ConfigError
-from m3node.jobs.lock import exclusive
-from m3node.jobs.supervisor import Report, Role, Supervisor
+from m3node.jobs.node.lock import exclusive
+from m3node.jobs.node.supervisor import Report, Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -75,7 +75,7 @@ def _acceptor(settings: Settings, stop: threading.Event, report: Report) -> None
 def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
     from m3node.imaging.digest import content_digest  # noqa: PLC0415
     from m3node.intake.keeper.keeper import run_keeper  # noqa: PLC0415
-    from m3node.jobs.rejections import record_rejection  # noqa: PLC0415
+    from m3node.jobs.answer.rejections import record_rejection  # noqa: PLC0415
 
     record = partial(record_rejection, DataLayout(settings.data_dir))
     run_keeper(settings, stop, record=record, content_digest=content_digest)
@@ -94,7 +94,7 @@ def _deliverer(settings: Settings, stop: threading.Event, report: Report) -> Non
 
 
 def _watch(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.jobs.watching import run_watch  # noqa: PLC0415
+    from m3node.jobs.inputs.watching import run_watch  # noqa: PLC0415
 
     run_watch(settings, stop)
 

@@ -19,7 +19,7 @@ from m3node.detectors.registry import load_detector
 from m3node.imaging.assemble import assemble
 from m3node.imaging.volume import CTVolume
 from m3node.intake.series.manifest import Manifest
-from m3node.jobs.record import RunRecord, read_record
+from m3node.jobs.answer.record import RunRecord, read_record
 from m3node.liver.find import find_liver
 from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion

@@ -1,0 +1,1 @@
+"""One input that a person points at: ``m3node run`` and the watched folder."""

@@ -1,0 +1,1 @@
+"""The processes of the node, and what keeps them alive and apart."""
