@@ -121,6 +121,6 @@ def from_json(content: bytes) -> Entry:
         for field in fields(Entry):
             if not isinstance(getattr(entry, field.name), _TYPES[str(field.type)]):
                 raise TypeError(f"{field.name} is no {field.type}")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DeliveryError(f"not an entry of the outbox ({error})", retryable=False) from error
     return entry

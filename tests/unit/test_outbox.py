@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fake_pacs import make_run
@@ -217,6 +217,7 @@ trees = st.recursive(
 )
 
 
+@example(b"[" * 100_000)  # deeper than the parser goes
 @given(st.binary(max_size=200) | trees.map(lambda tree: json.dumps(tree).encode()))
 def test_what_is_no_entry_is_a_delivery_error(content: bytes) -> None:
     with pytest.raises(DeliveryError):
