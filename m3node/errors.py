@@ -41,6 +41,10 @@ class ResultError(M3NodeError):
     """A result object could not be built or stored."""
 
 
+class DatabaseError(M3NodeError):
+    """The jobs' and the ledger's database cannot be reached, or refuses."""
+
+
 class DeliveryError(M3NodeError):
     """An object did not reach its destination.
 

@@ -13,8 +13,8 @@ import traceback
 import warnings
 from pathlib import Path
 
-TALKERS = ("pydicom", "pynetdicom", "highdicom", "PIL", "watchdog")
-"""Other packages' loggers that may quote a data set, or that drown ours at debug level."""
+TALKERS = ("pydicom", "pynetdicom", "highdicom", "PIL", "watchdog", "alembic", "sqlalchemy")
+"""Other packages' loggers that may quote a data set or a row, or that drown ours."""
 
 
 class _UtcFormatter(logging.Formatter):

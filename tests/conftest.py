@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["postgres"]
+
 REQUIRE_ALL = os.environ.get("M3NODE_TEST_REQUIRE_ALL") == "1"
 """Set in CI: what is missing there is a failure, not a skip."""
 

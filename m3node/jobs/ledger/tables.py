@@ -6,7 +6,9 @@ another role has not noted yet.
 
 from __future__ import annotations
 
-from sqlalchemy import Index, MetaData
+from typing import ClassVar
+
+from sqlalchemy import Double, Index, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -21,6 +23,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    type_annotation_map: ClassVar = {float: Double}
 
 
 class Study(Base):
@@ -65,7 +68,8 @@ class Run(Base):
     """A generation of a stack and what became of it; ``state`` is a `m3node.jobs.ledger.states.RunState`.
 
     ``run`` is the stem of the manifest and the name of the folder in ``results/``; generations that were not fit have
-    no manifest, and their ``manifest_key`` is empty.
+    no manifest, and their ``manifest_key`` is empty. ``reason`` is a `m3node.rejection.Reason` or empty; ``message``
+    says in words why the run waits, or ended without objects.
     """
 
     __tablename__ = "run"
@@ -86,6 +90,7 @@ class Run(Base):
     outcome: Mapped[str]
     lesions: Mapped[int]
     reason: Mapped[str]
+    message: Mapped[str]
     supersedes: Mapped[str]
     superseded_by: Mapped[str]
     created_at: Mapped[float]
@@ -129,6 +134,7 @@ class Delivery(Base):
     transaction_uid: Mapped[str]
     queued_at: Mapped[float]
     next_at: Mapped[float]
+    failing_since: Mapped[float | None]
     stored_at: Mapped[float | None]
     finished_at: Mapped[float | None]
 
@@ -146,3 +152,12 @@ class Worker(Base):
     started_at: Mapped[float]
     seen_at: Mapped[float]
     detector: Mapped[str]
+
+
+class Mark(Base):
+    """How far the ledger has followed the files: what changed on disk after ``at`` has not been read."""
+
+    __tablename__ = "mark"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[float]
