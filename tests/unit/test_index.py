@@ -44,7 +44,7 @@ def index(tmp_path: Path) -> Index:
     return Index(tmp_path)
 
 
-def test_what_was_noted_is_known_again(index: Index) -> None:
+def test_what_was_noted_is_known_again(index: Index, tmp_path: Path) -> None:
     index.append("1.2", FACTS[:4])
     index.append("1.2", FACTS[4:])
     record = index.load("1.2")
@@ -55,9 +55,13 @@ def test_what_was_noted_is_known_again(index: Index) -> None:
     assert record.segs == {SEG.path: SEG}
     assert record.rejected == [RejectedGeneration("", 1, "key")]
     assert record.settled == index.settled("1.2") == Settled(record.files, unfit=True)
+    assert len((tmp_path / "1.2.jsonl").read_bytes().splitlines()) == len(FACTS)
 
 
-def test_a_series_that_was_never_seen_is_empty(index: Index) -> None:
+@pytest.mark.parametrize("began", [False, True], ids=["no file", "an empty file"])
+def test_a_series_of_which_nothing_was_noted_is_empty(index: Index, tmp_path: Path, began: bool) -> None:
+    if began:
+        (tmp_path / "1.2.jsonl").touch()
     assert index.load("1.2").files == 0
     assert index.settled("1.2") is None
 
@@ -76,9 +80,12 @@ def test_a_torn_end_is_cut_off_and_what_is_noted_next_is_whole(
     index = Index(folder)
     index.append("1.2", FACTS)
     path = folder / "1.2.jsonl"
-    path.write_bytes(path.read_bytes()[:-cut])
+    left = path.read_bytes()[:-cut]
+    path.write_bytes(left)
+    assert index.settled("1.2") is None
     torn = index.load("1.2")
-    assert torn.headers == {HEADER.path: HEADER}
+    assert (torn.headers, torn.settled) == ({HEADER.path: HEADER}, None)
+    assert path.read_bytes() == left[: left.rfind(b"\n") + 1]
     index.append("1.2", [own_line("1.1/1.2/late.dcm")])
     assert "1.1/1.2/late.dcm" in index.load("1.2").own
 

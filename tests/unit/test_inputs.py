@@ -7,17 +7,19 @@ import shutil
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 
+from keeping import liver_seg
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.identity import DEVICE_UID
 from m3node.intake.folder import archive
 from m3node.intake.folder.inputs import Survey, open_input, survey
-from m3node.rejection import Reason
+from m3node.rejection import Reason, Rejection
 from m3node.settings import EligibilitySettings, SelectionRule, SelectionSettings, Settings
 
 LENIENT = Settings(eligibility=EligibilitySettings(min_slices=3))
@@ -81,6 +83,13 @@ def test_a_single_file_is_an_input(test_data: Path) -> None:
     assert "it has 1 slice and at least 8 are needed" in found.rejections[0][1].message
 
 
+def test_a_file_that_only_begins_like_a_zip_is_read_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "begins.dcm"
+    path.write_bytes(b"PK" + bytes(200))
+    with open_input(path, max_unpacked_bytes=BYTES, max_members=MEMBERS) as root:
+        assert reasons(survey(root, Settings())) == [Reason.NOT_DICOM]
+
+
 def test_an_absent_input_says_so(tmp_path: Path) -> None:
     assert refused(tmp_path / "absent")[0] is Reason.UNREADABLE
 
@@ -113,8 +122,17 @@ def test_too_many_members_are_refused(tmp_path: Path) -> None:
 
 def test_too_many_bytes_are_refused(tmp_path: Path) -> None:
     packed = make_zip(tmp_path / "big.zip", {"a": bytes(600), "b": bytes(600)})
-    assert refused(packed, max_bytes=1199)[0] is Reason.UNSAFE_ARCHIVE
+    assert refused(packed, max_bytes=1199) == (
+        Reason.UNSAFE_ARCHIVE,
+        "big.zip is not unpacked: it unpacks to 1200 bytes, and 1199 are the limit",
+    )
     assert open_zip(packed, max_bytes=1200) == ["a", "b"]
+
+
+def test_a_zip_that_the_disk_has_no_room_for_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = make_zip(tmp_path / "big.zip", {"a": bytes(600), "b": bytes(600)})
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10_000, 8801, 1199))
+    assert refused(packed) == (Reason.UNREADABLE, "there is no room on the disk to unpack big.zip")
 
 
 def test_a_member_that_holds_more_than_it_announces_is_refused(tmp_path: Path) -> None:
@@ -206,6 +224,24 @@ def test_a_liver_seg_is_attached_to_the_series_it_references(test_data: Path, tm
     assert reasons(found) == [Reason.NOT_CT] + [Reason.NOT_DICOM] * 4
 
 
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"code": ("SCT", "64033007")}, "has no segment that is coded as liver"),
+        ({"ReferencedSeriesSequence": []}, "references no series that is analysed here"),
+    ],
+    ids=["of the kidney", "of no series"],
+)
+def test_a_seg_that_is_no_liver_of_the_series_is_recorded_and_not_used(
+    series: Path, changed: dict[str, Any], says: str
+) -> None:
+    seg = liver_seg([series / "ct" / "0000.dcm"], **changed)
+    found = survey(series, Settings())
+    assert [manifest.liver_segs for manifest in found.manifests] == [()]
+    uid = pydicom.dcmread(seg).SOPInstanceUID
+    assert found.rejections == ((None, Rejection(Reason.NOT_CT, f"segmentation {uid} {says}", uid)),)
+
+
 def test_our_own_objects_are_never_input(series: Path) -> None:
     for path in (series / "ct").iterdir():
         ds = pydicom.dcmread(path)
@@ -233,12 +269,16 @@ def test_the_newest_of_two_revisions_is_used_and_the_other_recorded(series: Path
     assert "2 times with different content; the newest file is used" in rejection.message
 
 
-def test_stacks_that_are_not_selected_have_their_reason(series: Path) -> None:
+def test_stacks_that_are_not_selected_have_their_reason_also_in_the_log(
+    series: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rules = (SelectionRule(action="refuse", kernel="b30"),)
-    found = survey(series, Settings(selection=SelectionSettings(rules=rules)))
+    with caplog.at_level("INFO"):
+        found = survey(series, Settings(selection=SelectionSettings(rules=rules)))
     ((key, rejection),) = found.rejections
     assert key is not None
     assert (rejection.reason, rejection.subject) == (Reason.NOT_SELECTED, key.label)
+    assert f"not used (not-selected): {rejection.message}" in caplog.text
 
 
 def test_a_pipe_is_passed_over(series: Path) -> None:

@@ -38,10 +38,14 @@ def test_the_same_instances_again_make_nothing_new(node: Node) -> None:
     assert len(node.manifests) == 1
 
 
-def test_a_transcoded_revision_is_nothing_new(node: Node) -> None:
+@pytest.mark.parametrize("late_seg", [False, True], ids=["alone", "after a SEG that came late and does not count"])
+def test_a_transcoded_revision_is_nothing_new(node: Node, late_seg: bool) -> None:
     files = node.series()
     node.store(*files)
     node.wait(QUIET)
+    if late_seg:
+        node.store(liver_seg(files))
+        node.wait(QUIET)
     rle = changed(files[3], "rle.dcm", lambda ds: ds.compress(RLELossless, generate_instance_uid=False))
     node.store(rle, revision="0a0a0a0a")
     node.wait(QUIET)
@@ -78,6 +82,15 @@ def test_a_stack_that_is_not_fit_is_recorded_once_and_heals(node: Node) -> None:
     (manifest,) = node.manifests
     assert (manifest.generation, manifest.supersedes) == (2, "")
     assert node.reasons == [(1, Reason.UNEVEN_SPACING)]
+
+
+def test_a_stack_that_is_still_not_fit_when_it_has_grown_is_recorded_anew(node: Node) -> None:
+    files = node.series()
+    node.store(*files[:3])
+    node.wait(QUIET)
+    node.store(*files[3:5])
+    node.wait(QUIET)
+    assert node.reasons == [(1, Reason.TOO_FEW_SLICES), (2, Reason.TOO_FEW_SLICES)]
 
 
 def test_a_generation_after_an_unfit_one_supersedes_the_last_that_was_answered(node: Node) -> None:
