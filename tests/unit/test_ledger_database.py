@@ -75,6 +75,15 @@ def test_migrations_make_the_tables_that_the_code_uses(settings: Settings) -> No
     engine.dispose()
 
 
+def test_the_engine_finds_its_tables_ready(settings: Settings) -> None:
+    prepare(settings)
+    engine = open_engine(settings, role="engine")
+    with engine.begin() as connection:
+        schema = "dbos" if engine.dialect.name == "postgresql" else None
+        assert {"workflow_status", "queues"} <= set(inspect(connection).get_table_names(schema))
+    engine.dispose()
+
+
 def test_several_processes_may_prepare_at_once_and_again(settings: Settings) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(prepare, [settings] * 8):

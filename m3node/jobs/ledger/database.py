@@ -6,16 +6,18 @@ The engine's tables and the ledger's are apart: two files on SQLite, two schemas
 from __future__ import annotations
 
 import fcntl
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from dbos import DBOS
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -32,6 +34,13 @@ READ_ONLY = "m3node_read_only"
 BUSY_SECONDS = 30
 """How long a writer waits for another one before it fails."""
 CONNECT_SECONDS = 5
+_PASSING = (
+    "database or disk is full",
+    "disk I/O error",
+    "attempt to write a readonly database",
+    "unable to open database file",
+)
+"""What SQLite says of trouble that a person ends: of these DBOS knows only a lost connection as worth waiting for."""
 _MIGRATION_LOCK = 0x6D336E6F6465
 """Key of the advisory lock: any number that nobody else's is."""
 
@@ -64,20 +73,36 @@ def describe_url(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def open_engine(settings: Settings) -> Engine:
-    """Return SQLAlchemy's engine on the ledger; it connects when it is used first.
+def open_engine(settings: Settings, role: Literal["ledger", "engine"] = "ledger") -> Engine:
+    """Return SQLAlchemy's engine on the ledger or on the job engine's tables; it connects when it is used first.
 
-    Its exceptions do not quote the values of a statement. A transaction is begun for writing, unless the execution
-    option `READ_ONLY` is set: on SQLite a reader that turns writer is refused at once, and does not wait its turn.
+    Its exceptions do not quote the values of a statement. On the ledger a transaction is begun for writing, unless the
+    execution option `READ_ONLY` is set: on SQLite a reader that turns writer is refused at once, and does not wait its
+    turn.
     """
+    if role == "engine":
+        url = make_url(engine_url(settings))
+        return _open_sqlite_for_jobs(url) if url.get_backend_name() == "sqlite" else _open_postgresql(url)
     url = ledger_url(settings)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
-    return _open_postgresql(url)
+    engine = _open_postgresql(url)
+
+    @event.listens_for(engine, "connect", insert=True)
+    def _connected(connection: Any, _entry: ConnectionPoolEntry) -> None:
+        # Outside of a transaction, whose end would take it back.
+        connection.autocommit = True
+        connection.execute(f"SET search_path TO {SCHEMA}")
+        connection.execute(f"SET lock_timeout TO '{BUSY_SECONDS}s'")
+        connection.autocommit = False
+
+    return engine
 
 
 def prepare(settings: Settings) -> None:
-    """Make the database files and bring the ledger's tables to this release; again and at the same time is harmless.
+    """Make the database files, and bring the ledger's and the engine's tables to this release.
+
+    Every role calls it before anything else; again and at the same time is harmless.
 
     Raises
     ------
@@ -96,6 +121,8 @@ def prepare(settings: Settings) -> None:
                 _make_file(str(layout.database / name))
         with _migrating(engine, layout) as connection:
             _migrate(connection)
+        logging.getLogger("dbos").addHandler(logging.NullHandler())  # else it writes to the terminal by itself
+        DBOS.migrate(engine_url(settings))
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise unusable(url, error) from error
     finally:
@@ -153,12 +180,31 @@ def _open_sqlite(url: URL) -> Engine:
     return engine
 
 
+def _open_sqlite_for_jobs(url: URL) -> Engine:
+    """Open it as DBOS would, but so that it waits out a full disk as it waits out a database that is away."""
+    engine = create_engine(url, hide_parameters=True, pool_size=5, max_overflow=0, pool_timeout=BUSY_SECONDS)
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        for pragma in (f"busy_timeout={1000 * BUSY_SECONDS}", "foreign_keys=ON", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "handle_error")
+    def _failed(context: ExceptionContext) -> None:
+        if any(text in str(context.original_exception) for text in _PASSING):
+            context.is_disconnect = True
+
+    return engine
+
+
 def _open_postgresql(url: URL) -> Engine:
-    engine = create_engine(
+    return create_engine(
         url,
         hide_parameters=True,
-        pool_size=2,
-        max_overflow=3,
+        pool_size=5,
+        max_overflow=0,
+        pool_timeout=BUSY_SECONDS,
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
@@ -166,16 +212,6 @@ def _open_postgresql(url: URL) -> Engine:
             "application_name": "m3node",
         },
     )
-
-    @event.listens_for(engine, "connect", insert=True)
-    def _connected(connection: Any, _entry: ConnectionPoolEntry) -> None:
-        # Outside of a transaction, whose end would take it back.
-        connection.autocommit = True
-        connection.execute(f"SET search_path TO {SCHEMA}")
-        connection.execute(f"SET lock_timeout TO '{BUSY_SECONDS}s'")
-        connection.autocommit = False
-
-    return engine
 
 
 def _make_file(path: str) -> None:
