@@ -1,4 +1,4 @@
-// What a viewer makes of m3node's objects: node bundled.mjs CT_FOLDER SEG_FILE [SR_FILE…], one JSON object on stdout.
+// What a viewer makes of m3node's objects: node BUNDLE CT_FOLDER SEG_FILE [SR_FILE…], one JSON object on stdout.
 //
 // The adapters are the ones that OHIF ships; they get the CT's attributes from a metadata provider, as in the viewer.
 import { basename } from 'node:path';
