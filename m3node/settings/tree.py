@@ -89,6 +89,13 @@ class Settings(BaseSettings):
         named |= {caller.return_to for caller in self.listener.callers if caller.return_to}
         if unknown := sorted(named - set(names)):
             raise ValueError(f"there is no destination {', '.join(unknown)}, which routing or return_to names")
+        title = self.delivery.calling_ae_title or self.listener.ae_title
+        if title != self.listener.ae_title and any(destination.commitment for destination in self.destinations):
+            # A peer reports to the title that asked it, and the listener answers to its own only.
+            raise ValueError(
+                "a destination with commitment reports to the title that asks: delivery.calling_ae_title is "
+                "listener.ae_title there, or not set"
+            )
         if self.database_url.get_secret_value() and self.database_url_file is not None:
             raise ValueError("database_url and database_url_file are both set; keep one of them")
         titles = [caller.ae_title for caller in self.listener.callers]

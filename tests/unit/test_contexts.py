@@ -11,7 +11,15 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, AllTransferSyntaxes, ExplicitVRLittleEndian
 
 from m3node.imaging.assemble import assemble
-from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED, presentation_contexts, support_rows
+from m3node.intake.receive.contexts import (
+    COMMITMENT,
+    COMPRESSED,
+    SOP_CLASSES,
+    STORAGE,
+    UNCOMPRESSED,
+    presentation_contexts,
+    support_rows,
+)
 from made_manifest import made_manifest
 
 ACCEPTED = {syntax.uid for syntax in UNCOMPRESSED + COMPRESSED}
@@ -74,6 +82,16 @@ def test_the_support_table_has_a_row_for_each() -> None:
     assert len(rows) == len(SOP_CLASSES) + len(ACCEPTED)
     assert {row[2] for row in rows} == {sop.uid for sop in SOP_CLASSES} | ACCEPTED
     assert all(all(cell for cell in row) for row in rows)
+
+
+@pytest.mark.parametrize(("store", "report"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_caller_is_offered_what_it_may_do_and_no_more(store: bool, report: bool) -> None:
+    contexts = {str(context.abstract_syntax): context for context in presentation_contexts(store=store, report=report)}
+    expected = {"1.2.840.10008.1.1"} | ({sop.uid for sop in STORAGE} if store else set())
+    assert contexts.keys() == expected | ({COMMITMENT.uid} if report else set())
+    if report:
+        # Who reports is the SCP, although it opens the association.
+        assert (contexts[COMMITMENT.uid].scu_role, contexts[COMMITMENT.uid].scp_role) == (False, True)
 
 
 def test_one_negotiation_does_not_change_the_next() -> None:

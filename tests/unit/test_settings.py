@@ -76,6 +76,11 @@ def test_a_folder_of_a_flag_leaves_the_rest_of_the_section_alone(tmp_path: Path)
             '[[destinations]]\nname = "a"\nae_title = "B"\nhost = "h"\nport = 2\n',
             "two destinations",
         ),
+        (
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\ncommitment = true\n'
+            '[delivery]\ncalling_ae_title = "OTHER"\n',
+            "delivery.calling_ae_title",
+        ),
         ('[[destinations]]\nname = "../a"\nae_title = "A"\nhost = "h"\nport = 1\n', "destinations.0.name"),
         ('[[listener.callers]]\nae_title = "A"\n[[listener.callers]]\nae_title = "A"\n', "listener.callers"),
     ],

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +22,7 @@ from m3node.intake.receive.association import LeaseReader
 from m3node.intake.receive.identity import Identity
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
-from m3node.settings import Caller, ListenerSettings, Settings
+from m3node.settings import Caller, Destination, ListenerSettings, Settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -51,15 +51,15 @@ class Node:
         return {str(path.relative_to(spool)) for path in spool.rglob("*") if path.is_file()}
 
 
-def settings_for(folder: Path, **listener: Any) -> Settings:
+def settings_for(folder: Path, *, destinations: Sequence[Destination] = (), **listener: Any) -> Settings:
     values = {"port": 0, "receivers": 1, "callers": (Caller(ae_title="TESTER"),), **listener}
-    return Settings(data_dir=folder / "data", listener=ListenerSettings(**values))
+    return Settings(data_dir=folder / "data", listener=ListenerSettings(**values), destinations=tuple(destinations))
 
 
 @contextmanager
-def running(folder: Path, **listener: Any) -> Iterator[Node]:
+def running(folder: Path, *, destinations: Sequence[Destination] = (), **listener: Any) -> Iterator[Node]:
     """Run acceptor and receivers as the supervisor does, but for the process around the acceptor."""
-    settings = settings_for(folder, **listener)
+    settings = settings_for(folder, destinations=destinations, **listener)
     stop, started, ports = threading.Event(), threading.Event(), []
 
     def ready(port: int) -> None:
@@ -86,9 +86,9 @@ class Here:
 
 
 @contextmanager
-def in_this_process(folder: Path) -> Iterator[Here]:
+def in_this_process(folder: Path, *, destinations: Sequence[Destination] = ()) -> Iterator[Here]:
     """Serve one association in a thread; it must be over when the test is."""
-    chosen = settings_for(folder)
+    chosen = settings_for(folder, destinations=destinations)
     DataLayout(chosen.data_dir).create()
     receiver = Receiver(chosen)
     with socket.create_server(("127.0.0.1", 0)) as listening:

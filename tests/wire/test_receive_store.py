@@ -14,7 +14,7 @@ from receiving import CT, EXPLICIT, Node, associated, element, named, raw_store,
 
 from fake_pacs import RESULT_CLASSES
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader
-from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED
+from m3node.intake.receive.contexts import COMPRESSED, STORAGE, UNCOMPRESSED
 from m3node.intake.receive.identity import Identity
 from part10_file import split_file
 
@@ -157,7 +157,7 @@ def test_whatever_odd_file_is_sent_is_stored_or_refused_with_a_status(
     assert log.count("nothing that TESTER offers") + log.count("can be decoded here") == refused
 
 
-@pytest.mark.parametrize("uid", sorted({*RESULT_CLASSES, *(sop.uid for sop in SOP_CLASSES if "Storage" in sop.name)}))
+@pytest.mark.parametrize("uid", sorted({*RESULT_CLASSES, *(sop.uid for sop in STORAGE)}))
 def test_each_accepted_class_is_acknowledged_our_own_results_included(node: Node, uid: str) -> None:
     with associated(node.port, (uid, EXPLICIT)) as association:
         response = raw_store(association, tiny(named(4, uid)), sop_class=uid, sop_instance="2.25.3.4")

@@ -51,8 +51,9 @@ COMPRESSED = (
 
 _IMAGES = UNCOMPRESSED + COMPRESSED
 
-SOP_CLASSES = (
-    SOPClass("Verification", "1.2.840.10008.1.1", "answered", UNCOMPRESSED),
+VERIFICATION = SOPClass("Verification", "1.2.840.10008.1.1", "answered", UNCOMPRESSED)
+
+STORAGE = (
     SOPClass("CT Image Storage", "1.2.840.10008.5.1.4.1.1.2", "analysed", _IMAGES),
     SOPClass("Enhanced CT Image Storage", "1.2.840.10008.5.1.4.1.1.2.1", "analysed", _IMAGES),
     SOPClass("Legacy Converted Enhanced CT Image Storage", "1.2.840.10008.5.1.4.1.1.2.2", "analysed", _IMAGES),
@@ -66,10 +67,33 @@ SOP_CLASSES = (
     ),
 )
 
+COMMITMENT = SOPClass("Storage Commitment Push Model", "1.2.840.10008.1.20.1", "reports taken", UNCOMPRESSED[:2])
+"""Only from destinations that are asked for it; the peer that reports is the SCP, though it opens the association."""
 
-def presentation_contexts() -> list[PresentationContext]:
-    """Build the contexts that the listener supports, for pynetdicom; a new list each time, since it changes them."""
-    return [build_context(sop.uid, [syntax.uid for syntax in sop.transfer_syntaxes]) for sop in SOP_CLASSES]
+SOP_CLASSES = (VERIFICATION, *STORAGE, COMMITMENT)
+
+
+def presentation_contexts(*, store: bool = True, report: bool = True) -> list[PresentationContext]:
+    """Build the contexts that the listener supports, for pynetdicom.
+
+    Parameters
+    ----------
+    store, report : bool
+        Whether the caller may store instances, and report storage commitment; verify it may always.
+
+    Returns
+    -------
+    list of PresentationContext
+        A new list each time, since pynetdicom changes them.
+    """
+    offered = (VERIFICATION, *(STORAGE if store else ()))
+    contexts = [build_context(sop.uid, [syntax.uid for syntax in sop.transfer_syntaxes]) for sop in offered]
+    if report:
+        context = build_context(COMMITMENT.uid, [syntax.uid for syntax in COMMITMENT.transfer_syntaxes])
+        # Who opens an association is the SCU unless roles are negotiated (PS3.7 D.3.3.4); this caller is the SCP.
+        context.scu_role, context.scp_role = False, True
+        contexts.append(context)
+    return contexts
 
 
 def support_rows() -> list[tuple[str, str, str, str]]:

@@ -1,8 +1,10 @@
-"""C-STORE on the wire: the request's command set, the data set's fragments, the response (PS3.7 9.3.1, PS3.8 E).
+"""C-STORE and N-EVENT-REPORT on the wire: command sets, the data set's fragments, responses (PS3.7 9.3.1, 10.3.1).
 
 pynetdicom turns every command set into a data set object and back, which costs as much as all the rest of receiving a
 CT slice; and a request with a malformed UID makes it abort the association, where the standard wants a status. A
 command set has a dozen short elements, always in Implicit VR Little Endian: they are read and written here directly.
+N-EVENT-REPORT goes the same way because pynetdicom answers it from a thread of its own, which here, where one thread
+serves an association, would leave the answer behind when the peer asks for the release meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from m3node.intake.receive.gathered import Gathered
 from m3node.intake.receive.status import Answer
 
 C_STORE_RQ = 0x0001
-_C_STORE_RSP = 0x8001
+N_EVENT_REPORT_RQ = 0x0100
+_RESPONSE = 0x8000
+"""Bit that makes the command field of a request that of its response (PS3.7 E.1)."""
+
 _NO_DATA_SET = 0x0101
 
 _AFFECTED_CLASS = 0x0002
@@ -26,6 +31,7 @@ _DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_INSTANCE = 0x1000
+_EVENT_TYPE = 0x1002
 
 _ELEMENT = struct.Struct("<HHL")
 _US = struct.Struct("<H")
@@ -62,6 +68,30 @@ class StoreRequest:
     trouble: OSError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """An N-EVENT-REPORT request as it came.
+
+    Attributes
+    ----------
+    context_id, message_id, sop_class_uid, sop_instance_uid, data, trouble
+        As in `StoreRequest`; the data set is the event information.
+    event_type : int
+        Event Type ID (0000,1002).
+    """
+
+    context_id: int
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    event_type: int
+    data: memoryview
+    trouble: OSError | None = None
+
+
+Request = StoreRequest | ReportRequest
+
+
 def parse_command(encoded: bytes | bytearray | memoryview) -> dict[int, bytes]:
     """Read a command set: values by element number (the group is always 0000).
 
@@ -95,8 +125,8 @@ def _text(values: dict[int, bytes], number: int) -> str:
     return values.get(number, b"").rstrip(b"\0 ").decode("ascii", errors="replace")
 
 
-class StoreAssembler:
-    """Puts the fragments of C-STORE requests together.
+class RequestAssembler:
+    """Puts the fragments of C-STORE and N-EVENT-REPORT requests together.
 
     What belongs to another DIMSE message is left to the caller.
 
@@ -112,14 +142,14 @@ class StoreAssembler:
         self._context_id = 0
         self._gathered = Gathered(folder)
 
-    def take_command(self, context_id: int, control: int, fragment: memoryview) -> StoreRequest | bytes | None:
+    def take_command(self, context_id: int, control: int, fragment: memoryview) -> Request | bytes | None:
         """Take a fragment of a command set.
 
         Returns
         -------
-        StoreRequest or bytes or None
-            The whole command set when it is complete and not that of a C-STORE request: somebody else's. A C-STORE
-            request when it comes without a data set: there is nothing to wait for.
+        Request or bytes or None
+            The whole command set when it is complete and that of another message: somebody else's. A request when it
+            comes without a data set: there is nothing to wait for.
 
         Raises
         ------
@@ -136,7 +166,7 @@ class StoreAssembler:
         encoded = bytes(self._command)
         self._command.clear()
         values = parse_command(encoded)
-        if _us(values, _COMMAND_FIELD) != C_STORE_RQ:
+        if _us(values, _COMMAND_FIELD) not in (C_STORE_RQ, N_EVENT_REPORT_RQ):
             return encoded
         _us(values, _MESSAGE_ID)
         if _us(values, _DATA_SET_TYPE) == _NO_DATA_SET:
@@ -153,10 +183,10 @@ class StoreAssembler:
 
     @property
     def wants_data(self) -> bool:
-        """Whether a C-STORE request waits for the rest of its data set."""
+        """Whether a request waits for the rest of its data set."""
         return self._pending is not None
 
-    def take_data(self, context_id: int, control: int, fragment: memoryview) -> StoreRequest | None:
+    def take_data(self, context_id: int, control: int, fragment: memoryview) -> Request | None:
         """Take a fragment of the pending request's data set; return the request when it was the last.
 
         Raises
@@ -174,9 +204,17 @@ class StoreAssembler:
         return _request(context_id, values, data, self._gathered.trouble)
 
 
-def _request(
-    context_id: int, values: dict[int, bytes], data: memoryview, trouble: OSError | None = None
-) -> StoreRequest:
+def _request(context_id: int, values: dict[int, bytes], data: memoryview, trouble: OSError | None = None) -> Request:
+    if _us(values, _COMMAND_FIELD) == N_EVENT_REPORT_RQ:
+        return ReportRequest(
+            context_id=context_id,
+            message_id=_us(values, _MESSAGE_ID),
+            sop_class_uid=_text(values, _AFFECTED_CLASS),
+            sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
+            event_type=_us(values, _EVENT_TYPE),
+            data=data,
+            trouble=trouble,
+        )
     return StoreRequest(
         context_id=context_id,
         message_id=_us(values, _MESSAGE_ID),
@@ -193,16 +231,19 @@ def _element(number: int, value: bytes, pad: bytes = b"\0") -> bytes:
     return _ELEMENT.pack(0, number, len(value)) + value
 
 
-def store_response(request: StoreRequest, answer: Answer) -> bytes:
-    """Encode the response to a C-STORE request as one P-DATA-TF PDU (PS3.7 9.3.1.2)."""
+def response(request: Request, answer: Answer) -> bytes:
+    """Encode the response to a request as one P-DATA-TF PDU (PS3.7 9.3.1.2, 10.3.1.2)."""
+    command_field = C_STORE_RQ if isinstance(request, StoreRequest) else N_EVENT_REPORT_RQ
     body = _element(_AFFECTED_CLASS, request.sop_class_uid.encode("ascii", errors="replace"))
-    body += _element(_COMMAND_FIELD, _US.pack(_C_STORE_RSP))
+    body += _element(_COMMAND_FIELD, _US.pack(command_field | _RESPONSE))
     body += _element(_RESPONDED_TO, _US.pack(request.message_id))
     body += _element(_DATA_SET_TYPE, _US.pack(_NO_DATA_SET))
     body += _element(_STATUS, _US.pack(answer.status))
     if answer.comment:
         body += _element(_ERROR_COMMENT, answer.comment[:64].encode("ascii", errors="replace"), b" ")
     body += _element(_AFFECTED_INSTANCE, request.sop_instance_uid.encode("ascii", errors="replace"))
+    if isinstance(request, ReportRequest):
+        body += _element(_EVENT_TYPE, _US.pack(request.event_type))
     command = _element(0x0000, struct.pack("<L", len(body))) + body
     value = struct.pack(">LBB", len(command) + 2, request.context_id, COMMAND | LAST) + command
     return struct.pack(">BBL", 0x04, 0, len(value)) + value

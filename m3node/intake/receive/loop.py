@@ -3,7 +3,7 @@
 pynetdicom runs an association in two threads that poll: one reads the socket in pieces of 4 KiB and sleeps a
 millisecond between looks, the other sleeps a millisecond between looks at the first one's queue. Most of the time to
 receive a CT slice goes there. Here pynetdicom's state machine, ACSE and services run unchanged, but in one thread
-that blocks in ``recv``, and C-STORE takes a short way (`receive_dimse`).
+that blocks in ``recv``, and C-STORE and N-EVENT-REPORT take a short way (`m3node.intake.receive.dimse`).
 
 The names with a leading underscore are pynetdicom's; what is overridden is pinned by ``pynetdicom<4`` and by the wire
 tests.
@@ -30,7 +30,7 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from m3node.intake.receive.dimse import COMMAND, StoreAssembler, StoreRequest, store_response
+from m3node.intake.receive.dimse import COMMAND, ReportRequest, Request, RequestAssembler, StoreRequest, response
 from m3node.intake.receive.status import Answer
 
 LOGGER = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ _Received = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
 _Primitive = _Received | P_DATA
 
 StoreHandler = Callable[[StoreRequest, PresentationContext], Answer]
+ReportHandler = Callable[[ReportRequest, PresentationContext], Answer]
 
 _PDU_HEAD = struct.Struct(">BBL")
 _PDV_HEAD = struct.Struct(">LBB")
@@ -113,8 +114,8 @@ class BlockingUpperLayer(DULServiceProvider):
     def __init__(self, assoc: Association, overflow: Path) -> None:
         super().__init__(assoc)
         self._body = bytearray()
-        self._assembler = StoreAssembler(overflow)
-        self.store_requests: list[StoreRequest] = []
+        self._assembler = RequestAssembler(overflow)
+        self.requests: list[Request] = []
 
     def start(self) -> None:
         """Nothing to start: the association's thread does the work."""
@@ -146,7 +147,7 @@ class BlockingUpperLayer(DULServiceProvider):
         """Give the memory back at once: association and layer refer to each other and wait for the collector."""
         self._body = bytearray()
         self._assembler.release()
-        self.store_requests.clear()
+        self.requests.clear()
 
     def stop_dul(self) -> bool:
         """Bring the connection to its end in the order that the standard has (state 13, then 1)."""
@@ -220,27 +221,27 @@ class BlockingUpperLayer(DULServiceProvider):
         self.event_queue.put(event)
 
     def _take_data(self, body: memoryview) -> None:
-        """Take in the presentation data values of a P-DATA-TF: C-STORE here, all else by pynetdicom (action DT-2)."""
+        """Take in the presentation data values of a P-DATA-TF: what is answered here, all else by pynetdicom (DT-2)."""
         pos = 0
         while pos < len(body):
             length, context_id, control = _PDV_HEAD.unpack_from(body, pos)
             if length < 2 or pos + 4 + length > len(body):
                 raise ValueError("a presentation data value does not fit into its PDU")
-            if self.store_requests:
+            if self.requests:
                 # One operation at a time is negotiated (PS3.7 D.3.3.3); the data lie in a buffer that is used again.
                 raise ValueError("a message began before the last one was answered")
             fragment = body[pos + 6 : pos + 4 + length]
             pos += 4 + length
             if control & COMMAND:
                 taken = self._assembler.take_command(context_id, control, fragment)
-                if isinstance(taken, StoreRequest):
-                    self.store_requests.append(taken)
+                if isinstance(taken, StoreRequest | ReportRequest):
+                    self.requests.append(taken)
                 elif taken is not None:
                     self._pass_on(context_id, control, taken)
             elif self._assembler.wants_data:
                 request = self._assembler.take_data(context_id, control, fragment)
                 if request is not None:
-                    self.store_requests.append(request)
+                    self.requests.append(request)
             else:
                 self._pass_on(context_id, control, bytes(fragment))
 
@@ -261,15 +262,24 @@ class ServedAssociation(Association):
         The connection.
     store : callable
         Answers a C-STORE request, given it and its accepted presentation context.
+    report : callable
+        Answers an N-EVENT-REPORT request likewise.
     overflow : Path
         Folder for data sets that are too large for the memory.
     """
 
     def __init__(
-        self, ae: ApplicationEntity, client_socket: socket.socket, store: StoreHandler, overflow: Path
+        self,
+        ae: ApplicationEntity,
+        client_socket: socket.socket,
+        *,
+        store: StoreHandler,
+        report: ReportHandler,
+        overflow: Path,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self._store = store
+        self._report = report
         self.dul = BlockingUpperLayer(self, overflow)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
         self._connection = PassedSocket(self, client_socket)
@@ -311,8 +321,8 @@ class ServedAssociation(Association):
         self._connection.wait_at_most(self.network_timeout or 60.0)
         while not self._kill:
             context_id, message = self.dimse.get_msg(block=False)
-            if layer.store_requests:
-                self._answer(layer.store_requests.pop(0))
+            if layer.requests:
+                self._answer(layer.requests.pop(0))
             elif message is not None:
                 self._serve_request(message, cast(int, context_id))
             elif self.acse.is_release_requested():
@@ -336,11 +346,11 @@ class ServedAssociation(Association):
         if self.is_established:
             self.abort()
 
-    def _answer(self, request: StoreRequest) -> None:
+    def _answer(self, request: Request) -> None:
         context = self._accepted_cx.get(request.context_id)
         if context is None:
-            LOGGER.warning("a peer sent an instance in a presentation context that was not accepted")
+            LOGGER.warning("a peer sent a request in a presentation context that was not accepted")
             self.abort()
             return
-        answer = self._store(request, context)
-        self._connection.send(store_response(request, answer))
+        answer = self._store(request, context) if isinstance(request, StoreRequest) else self._report(request, context)
+        self._connection.send(response(request, answer))

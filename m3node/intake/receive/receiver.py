@@ -19,6 +19,7 @@ from pynetdicom.ae import ApplicationEntity
 
 from m3node import logs
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from m3node.intake.receive.admission import admission_of
 from m3node.intake.receive.association import HEARTBEAT_SECONDS, OpenLease
 from m3node.intake.receive.contexts import presentation_contexts
 from m3node.intake.receive.session import Session
@@ -51,7 +52,7 @@ class Receiver:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._listener = settings.listener
+        self._admission = admission_of(settings)
         self._layout = DataLayout(settings.data_dir.absolute())
         self._spool = Spool(self._layout, durable=settings.listener.durable)
         self._ae = application_entity(settings.listener)
@@ -63,7 +64,7 @@ class Receiver:
         """Serve one association from its request to its end, in the calling thread."""
         with connection:
             try:
-                session = Session(self._ae, self._listener, self._spool, self, connection, over_limit=over_limit)
+                session = Session(self._ae, self._admission, self._spool, self, connection, over_limit=over_limit)
             except OSError:
                 return  # the peer has gone already: a port scan, a load balancer's probe
             with self._lock:
@@ -121,7 +122,8 @@ def application_entity(listener: ListenerSettings) -> ApplicationEntity:
     ae.dimse_timeout = listener.idle_seconds
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION
-    ae.supported_contexts = presentation_contexts()
+    # Each association gets those of its caller instead, when it is known who calls.
+    ae.supported_contexts = presentation_contexts(store=False, report=False)
     return ae
 
 

@@ -1,11 +1,11 @@
-"""What the node does with one association: admit or reject it, say what it negotiated, store what it sends."""
+"""What the node does with one association: admit or reject it, say what it negotiated, keep what it sends."""
 
 from __future__ import annotations
 
 import logging
 import socket
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from pydicom.uid import UID
@@ -16,14 +16,18 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from m3node.errors import InputRejected
+from m3node.faults import fault_point
 from m3node.intake.receive import status as receive_status
+from m3node.intake.receive.admission import Admission, Refusal
 from m3node.intake.receive.association import OpenLease
-from m3node.intake.receive.dimse import StoreRequest
+from m3node.intake.receive.commitment import EVENT_ALL_STORED, EVENT_SOME_FAILED, keep_report, parse_report
+from m3node.intake.receive.contexts import COMMITMENT, STORAGE
+from m3node.intake.receive.dimse import ReportRequest, StoreRequest
 from m3node.intake.receive.identity import identify, is_valid_uid
 from m3node.intake.receive.loop import ServedAssociation
 from m3node.intake.receive.spool import Spool
 from m3node.intake.receive.status import Answer
-from m3node.settings import ListenerSettings
+from m3node.layout import DataLayout
 
 LOGGER = logging.getLogger(__name__)
 
@@ -32,41 +36,7 @@ _CLASS_NOT_ACCEPTED = 3
 
 _NAMES = 8
 
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an association is rejected: result, source and reason of PS3.8 table 9-21, and words for the log."""
-
-    result: int
-    source: int
-    reason: int
-    words: str
-
-
-def refusal(listener: ListenerSettings, *, calling: str, called: str, over_limit: bool) -> Refusal | None:
-    """Decide whether to reject an association request.
-
-    Parameters
-    ----------
-    listener : ListenerSettings
-        Own title and the list of callers.
-    calling, called : str
-        AE titles of the request.
-    over_limit : bool
-        Whether as many associations as allowed are open already.
-
-    Returns
-    -------
-    Refusal or None
-        None to accept.
-    """
-    if called.strip() != listener.ae_title:
-        return Refusal(1, 1, 7, f"called AE title not recognized (this node is {listener.ae_title})")
-    if calling.strip() not in {caller.ae_title for caller in listener.callers}:
-        return Refusal(1, 1, 3, "calling AE title not recognized (add it to listener.callers)")
-    if over_limit:
-        return Refusal(2, 3, 2, f"local limit exceeded (listener.max_associations = {listener.max_associations})")
-    return None
+_STORAGE_CLASSES = frozenset(sop.uid for sop in STORAGE)
 
 
 class LeaseKeeper(Protocol):
@@ -86,8 +56,8 @@ class Session:
     ----------
     ae : ApplicationEntity
         This node.
-    listener : ListenerSettings
-        Whom it admits.
+    admission : Admission
+        Whom it admits, and for what.
     spool : Spool
         Where instances go.
     leases : LeaseKeeper
@@ -101,22 +71,25 @@ class Session:
     def __init__(
         self,
         ae: ApplicationEntity,
-        listener: ListenerSettings,
+        admission: Admission,
         spool: Spool,
         leases: LeaseKeeper,
         connection: socket.socket,
         *,
         over_limit: bool,
     ) -> None:
-        self._listener = listener
+        self._admission = admission
         self._spool = spool
+        self._layout = DataLayout(spool.data_root)
         self._leases = leases
         self._over_limit = over_limit
         self._calling = ""
         self._peer = connection.getpeername()[0]
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
-        self._association = ServedAssociation(ae, connection, self._on_store, spool.incoming)
+        self._association = ServedAssociation(
+            ae, connection, store=self._on_store, report=self._on_report, overflow=spool.incoming
+        )
         for event, handler in (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ACCEPTED, self._on_accepted),
@@ -142,8 +115,10 @@ class Session:
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         self._calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
-        refused = refusal(self._listener, calling=self._calling, called=called, over_limit=self._over_limit)
+        refused = self._admission.refusal(calling=self._calling, called=called, over_limit=self._over_limit)
         if refused is None:
+            event.assoc.acceptor.supported_contexts = self._admission.contexts(self._calling)
+        if refused is None and self._admission.may_store(self._calling):
             try:
                 # Before it is accepted: an association without a lease could deliver unseen.
                 self._lease = self._leases.open_lease(calling=self._calling, called=called, peer=self._peer)
@@ -165,6 +140,8 @@ class Session:
     def _on_accepted(self, event: evt.Event) -> None:
         if self._lease is not None:
             LOGGER.info("association from %s at %s: %s", self._calling, self._peer, self._lease.id)
+        else:
+            LOGGER.info("association from %s at %s, which may report and not store", self._calling, self._peer)
         self._log_refused_contexts(event.assoc)
 
     def _log_refused_contexts(self, association: Association) -> None:
@@ -193,6 +170,47 @@ class Session:
         LOGGER.info("echo from %s", self._calling)
         return receive_status.SUCCESS
 
+    def _on_report(self, request: ReportRequest, context: PresentationContext) -> Answer:
+        answer = self._report(request, context)
+        if answer.status != receive_status.SUCCESS:
+            LOGGER.warning(
+                "refused a report from %s with status 0x%04X: %s", self._calling, answer.status, answer.comment
+            )
+        return answer
+
+    def _report(self, request: ReportRequest, context: PresentationContext) -> Answer:
+        if not request.sop_class_uid == context.abstract_syntax == COMMITMENT.uid:
+            return Answer(receive_status.NO_SUCH_CLASS, "not an event of Storage Commitment Push Model")
+        if request.event_type not in (EVENT_ALL_STORED, EVENT_SOME_FAILED):
+            return Answer(receive_status.NO_SUCH_EVENT_TYPE, f"no event type {request.event_type}")
+        try:
+            if request.trouble is not None:
+                raise request.trouble
+            report = parse_report(
+                request.data,
+                context.transfer_syntax[0],
+                event_type=request.event_type,
+                sender=self._calling,
+                received_at=time.time(),
+            )
+            fault_point("report.before")
+            # Before the answer: no peer is bound to report twice.
+            new = keep_report(self._layout, report)
+            fault_point("report.after")
+        except InputRejected as error:
+            return Answer(receive_status.INVALID_ARGUMENT, error.message)
+        except OSError as error:
+            return receive_status.of_disk_report(error)
+        LOGGER.info(
+            "storage commitment of transaction %s from %s: %d committed, %d failed%s",
+            report.transaction_uid,
+            self._calling,
+            len(report.committed),
+            len(report.failed),
+            "" if new else " (reported before)",
+        )
+        return Answer(receive_status.SUCCESS)
+
     def _on_store(self, request: StoreRequest, context: PresentationContext) -> Answer:
         answer = self._store(request, cast(UID, context.abstract_syntax), context.transfer_syntax[0])
         if answer.status != receive_status.SUCCESS:
@@ -210,6 +228,8 @@ class Session:
     def _store(self, request: StoreRequest, abstract_syntax: str, transfer_syntax: str) -> Answer:
         if request.sop_class_uid != abstract_syntax:
             return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
+        if abstract_syntax not in _STORAGE_CLASSES:
+            return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not one of storage")
         try:
             if request.trouble is not None:
                 raise request.trouble
