@@ -35,7 +35,7 @@ def test_data() -> Path:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("M3NODE_TEST_DATA", default)).resolve()
     if not folder.is_dir():
-        missing(f"test data folder {folder}")
+        missing(f"test data folder {folder} (M3NODE_TEST_DATA)")
     return folder
 
 
