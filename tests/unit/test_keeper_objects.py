@@ -32,7 +32,9 @@ def test_our_own_object_that_comes_back_starts_nothing_not_even_where_a_late_seg
     assert node.keeper.waiting == frozenset()
 
 
-def test_our_own_object_is_known_by_its_uid_when_the_archive_dropped_the_device(node: Node) -> None:
+def test_our_own_object_is_known_by_its_uid_when_the_archive_dropped_the_device(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
     files = node.series()
     node.store(*files)
     node.wait(QUIET)
@@ -49,6 +51,15 @@ def test_our_own_object_is_known_by_its_uid_when_the_archive_dropped_the_device(
     index = node.layout.index / f"{seeded_uid('seg', 'series')}.jsonl"
     assert json.loads(index.read_text().splitlines()[0]).keys() == {"own"}
     assert (len(list(node.layout.manifests.iterdir())), node.recorded) == (2, [])
+    assert "run.json of run 1.2.g1 is damaged" in caplog.text
+
+
+def test_a_uid_that_begins_like_ours_and_is_no_uuid_is_another_makers(node: Node) -> None:
+    files = node.series()
+    values = {"SOPInstanceUID": "2.25." + "9" * 50}
+    node.store(*files[:5], changed(files[5], "odd.dcm", lambda ds: ds.update(values)), *files[6:])
+    node.wait(QUIET)
+    assert len(node.manifests[0].slices) == 12
 
 
 def test_a_seg_that_arrives_first_is_used(node: Node) -> None:

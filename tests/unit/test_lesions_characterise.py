@@ -113,3 +113,16 @@ def test_the_key_box_encloses_the_mask_on_the_key_slice(volume: CTVolume, region
     )
     assert lesion.key_box.slice_index == lesion.key_slice == 2
     assert lesion.key_box.box == Box2D(5, 5, 20, 25)
+
+
+def test_a_key_slice_without_a_box_takes_the_masks_own_with_the_votes_of_the_nearest(
+    volume: CTVolume, region: LiverRegion
+) -> None:
+    full = np.zeros(SHAPE, dtype=bool)
+    full[2:6, 8:12, 8:12] = True
+    full[4, 5:20, 5:25] = True
+    boxes = (SliceBox(2, Box2D(8, 8, 12, 12), 0.9, 3, 3), SliceBox(5, Box2D(0, 0, 40, 40), 0.5, 1, 3))
+    made = Candidate(boxes=boxes, score=0.9, score_kind=ScoreKind.CONTRAST, mask=VoxelMask.from_full(full))
+    (lesion,) = characterise(volume, region, found(made), M3Settings())
+    assert lesion.key_slice == 4
+    assert lesion.key_box == SliceBox(4, Box2D(5, 5, 20, 25), 0.5, 1, 3)

@@ -82,9 +82,14 @@ def test_slices_next_to_a_lesion_and_in_its_gaps_are_looked_at_again() -> None:
     assert expected_box(chain, 3) == square(10)
 
 
-def test_a_weak_box_continues_a_lesion_but_starts_none() -> None:
+def test_a_weak_box_continues_a_lesion_but_starts_none_and_replaces_none() -> None:
     chains = [(on(5, square(10)), on(6, square(10)))]
-    weak = {4: [on(4, square(11), 0.1)], 7: [on(7, square(40), 0.1)], 12: [on(12, square(10), 0.1)]}
+    weak = {
+        4: [on(4, square(11), 0.1)],
+        5: [on(5, square(11), 0.1)],
+        7: [on(7, square(40), 0.1)],
+        12: [on(12, square(10), 0.1)],
+    }
     assert slices_of(extend(chains, weak, slice_mm=5.0, gap_mm=6.0)) == [[4, 5, 6]]
 
 
