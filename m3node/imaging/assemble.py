@@ -16,7 +16,6 @@ from m3node.imaging.decode_pool import decode_in_processes
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.memory import VolumeMemory
 from m3node.imaging.native import FrameTask, read_native
-from m3node.imaging.shared import SharedVolume
 from m3node.imaging.volume import CTVolume, HUArray, SliceSource
 from m3node.intake.series.header import FrameHeader, InstanceHeader, PixelLayout
 from m3node.intake.series.manifest import Manifest
@@ -80,7 +79,7 @@ def assemble(
     advance = _counter(len(manifest.slices), progress)
     coded_frames = sum(len(tasks) for _, _, tasks in coded)
     if workers > 1 and coded_frames >= PROCESSES_FROM:
-        shared = SharedVolume(geometry.shape)
+        shared = _MEMORY.shared(geometry.shape)
         hu = shared.hu
         try:
             decode_in_processes(coded, shared, workers, advance)

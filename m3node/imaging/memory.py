@@ -8,11 +8,11 @@ reading the pixels. A worker that answers one series after the other needs the s
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from math import prod
 
-import numpy as np
-
+from m3node.imaging.shared import Shape, SharedVolume, over
 from m3node.imaging.volume import HUArray
 
 KEPT_BYTES = 512 * 1024**2
@@ -27,20 +27,46 @@ class VolumeMemory:
     """
 
     def __init__(self) -> None:
-        self._kept: mmap.mmap | None = None
+        self._kept: _Piece | None = None
         self._lock = threading.Lock()
 
-    def empty(self, shape: tuple[int, int, int]) -> HUArray:
+    def empty(self, shape: Shape) -> HUArray:
         """Return a volume of int16 whose values are whatever lay there: the caller writes every slice."""
-        count = prod(shape)
-        size = max(2 * count, 1)
         with self._lock:
-            memory = self._kept
-            if memory is None or len(memory) < size or not _unused(memory):
-                memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                memory.madvise(mmap.MADV_HUGEPAGE)
-                self._kept = memory if size <= KEPT_BYTES else None
-            return np.frombuffer(memory, dtype=np.int16, count=count).reshape(shape)
+            return over(self._piece(shape, shared=False).memory, shape)
+
+    def shared(self, shape: Shape) -> SharedVolume:
+        """Return a volume that other processes can write to, its values whatever lay there; the caller closes it."""
+        with self._lock:
+            piece = self._piece(shape, shared=True)
+            return SharedVolume(os.dup(piece.handle), piece.memory, over(piece.memory, shape))
+
+    def _piece(self, shape: Shape, *, shared: bool) -> _Piece:
+        size = max(2 * prod(shape), 1)
+        kept = self._kept
+        if kept and len(kept.memory) >= size and (kept.handle >= 0 or not shared) and _unused(kept.memory):
+            return kept
+        piece = _Piece(size, shared=shared)
+        self._kept = piece if size <= KEPT_BYTES else None
+        return piece
+
+
+class _Piece:
+    """Memory, and the descriptor by which other processes can map it: -1 where they cannot."""
+
+    def __init__(self, size: int, *, shared: bool) -> None:
+        self.handle = -1
+        if shared:
+            self.handle = os.memfd_create("m3node-volume", os.MFD_CLOEXEC)
+            os.ftruncate(self.handle, size)
+            self.memory = mmap.mmap(self.handle, size)
+        else:
+            self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
+
+    def __del__(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
 
 
 def _unused(memory: mmap.mmap) -> bool:

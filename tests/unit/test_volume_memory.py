@@ -13,6 +13,7 @@ from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging import memory as module
 from m3node.imaging.assemble import assemble
 from m3node.imaging.memory import VolumeMemory
+from m3node.imaging.shared import map_volume
 from made_stacks import manifest_of
 
 SHAPE = (4, 8, 8)
@@ -78,13 +79,43 @@ def test_very_much_memory_is_not_kept(monkeypatch) -> None:  # type: ignore[no-u
     assert (memory.empty(SHAPE) == 0).all()  # fresh from the kernel
 
 
+def test_shared_memory_is_used_again_too_and_serves_volumes_that_nobody_shares() -> None:
+    memory = VolumeMemory()
+    first = memory.shared(SHAPE)
+    place = address(first.hu)
+    first.close()
+    del first
+    second = memory.shared(SHAPE)
+    assert address(second.hu) == place
+    second.close()
+    del second
+    assert address(memory.empty(SHAPE)) == place
+
+
+def test_what_others_write_to_a_shared_volume_is_seen_and_clearing_it_early_changes_nothing() -> None:
+    memory = VolumeMemory()
+    memory.empty(SHAPE).fill(9)
+    volume = memory.shared(SHAPE)  # not the piece before, which nobody else can map
+    volume.hu.fill(1)
+    map_volume(volume.handle, SHAPE)[2] = 5
+    volume.close()
+    volume.populate(until=lambda: False)
+    assert volume.hu[:, 0, 0].tolist() == [1, 1, 5, 1]
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=30))
-def test_no_two_volumes_ever_share_memory(steps: list[tuple[int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 6), st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_no_two_volumes_ever_share_memory(steps: list[tuple[int, bool, bool]]) -> None:
     memory = VolumeMemory()
     alive: list[tuple[np.ndarray, int]] = []
-    for number, (slices, drop) in enumerate(steps, start=1):
-        volume = memory.empty((slices, 8, 8))
+    for number, (slices, drop, shared) in enumerate(steps, start=1):
+        if shared:
+            opened = memory.shared((slices, 8, 8))
+            opened.close()
+            volume = opened.hu
+            del opened
+        else:
+            volume = memory.empty((slices, 8, 8))
         volume.fill(number)
         alive.append((volume, number))
         if drop:
