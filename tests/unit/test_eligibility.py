@@ -83,7 +83,7 @@ def test_a_normal_more_than_5_degrees_off_the_patients_z_is_tilted(tilt: float, 
     made = (*(float(v) for v in axes[:, 0]), *(float(v) for v in axes[:, 1]))
     found = refusal(along_normal((made[0], made[1], made[2], made[3], made[4], made[5])))
     assert found.reason is Reason.TILTED
-    assert f"{tilt:.1f}°" in found.message
+    assert f"slice 1 is tilted {tilt:.1f}°" in found.message
 
 
 @pytest.mark.parametrize(("degrees", "fit"), [(0.9, True), (1.1, False), (18.0, False)])
@@ -150,6 +150,7 @@ BROKEN: dict[str, tuple[Reason, Callable[[list[InstanceHeader]], list[InstanceHe
         Reason.UNSUPPORTED_PIXELS,
         lambda s: each(s, samples_per_pixel=3, photometric_interpretation="RGB"),
     ),
+    "palette": (Reason.UNSUPPORTED_PIXELS, lambda s: each(s, photometric_interpretation="PALETTE COLOR")),
     "bits": (Reason.UNSUPPORTED_PIXELS, lambda s: each(s, bits_stored=17)),
     "high bit": (Reason.UNSUPPORTED_PIXELS, lambda s: each(s, high_bit=3)),
     "one bit": (Reason.UNSUPPORTED_PIXELS, lambda s: each(s, bits_allocated=1, bits_stored=1, high_bit=0)),
