@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m3node.delivery.address import Peer
+from m3node.delivery.back_off import back_off, is_due
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, box_of, file_sent, put_off, set_aside, waiting
 from m3node.delivery.status import Verdict
@@ -169,20 +170,6 @@ class _Tally:
 
     def round(self, unreachable: str = "") -> Round:
         return Round(stored=self.stored, put_off=self.put_off, aside=self.aside, unreachable=unreachable)
-
-
-def back_off(failures: int, delivery: DeliverySettings) -> float:
-    """Return the seconds to wait after a failure that came after ``failures`` others: doubling, capped."""
-    return float(min(delivery.retry_max_seconds, delivery.retry_first_seconds * 2.0 ** min(failures, 30)))
-
-
-def is_due(not_before: float, now: float, delivery: DeliverySettings) -> bool:
-    """Whether an entry's time has come.
-
-    A time that is further ahead than the longest pause was written by a clock that has been set back since; waiting
-    for it could take years.
-    """
-    return not_before <= now or not_before - now > delivery.retry_max_seconds
 
 
 def _send_batch(

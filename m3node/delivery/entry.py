@@ -41,7 +41,7 @@ class Entry:
     queued_at : float
         Seconds since the epoch; equal for all objects of a run.
     attempts : int
-        How often sending was tried and may be tried again.
+        How often sending failed and may be tried again.
     not_before : float
         Seconds since the epoch before which it is not tried again.
     last_error : str
@@ -85,9 +85,9 @@ class Entry:
     requested_at: float = 0.0
 
     @property
-    def turn(self) -> tuple[float, str, int]:
-        """Oldest run first; within a run what others refer to first."""
-        return self.queued_at, self.run, self.order
+    def turn(self) -> tuple[bool, float, str, int]:
+        """What is urgent first, then the oldest run; within a run what others refer to first."""
+        return self.priority != "stat", self.queued_at, self.run, self.order
 
     def tried(self, error: str, not_before: float) -> Entry:
         """Return the entry after an attempt that may be repeated."""

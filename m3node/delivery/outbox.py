@@ -2,24 +2,27 @@
 
 ::
 
-    outbox/<destination>/<run>.<kind>.json         waits
+    outbox/<destination>/<run>.<kind>.json         waits, to be sent or for its commitment
     outbox/<destination>/sent/<run>.<kind>.json    the destination has it
     outbox/<destination>/aside/<run>.<kind>.json   will not be sent; last_error says why
 
-To send an object again that was set aside, move its file back up.
+To send an object again that was set aside, ``m3node requeue`` it, or move its file back up.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3node.delivery.entry import Entry, from_json, to_json
+from m3node.delivery.state import DeliveryState
 from m3node.durable import sync_folder, write_once, write_over
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
@@ -93,7 +96,14 @@ def box_of(layout: DataLayout, destination: str) -> Box:
     return Box(layout.outbox / destination)
 
 
-def enqueue(layout: DataLayout, run: str, objects: Sequence[ResultObject], destinations: Sequence[Destination]) -> None:
+def enqueue(
+    layout: DataLayout,
+    run: str,
+    objects: Sequence[ResultObject],
+    destinations: Sequence[Destination],
+    *,
+    priority: str = "routine",
+) -> tuple[Entry, ...]:
     """Let a run's objects wait for each destination; once it returns, they go even after a power cut.
 
     Calling it again for the same run adds only what is missing: an object that waits, was sent or was set aside is
@@ -108,7 +118,14 @@ def enqueue(layout: DataLayout, run: str, objects: Sequence[ResultObject], desti
     objects : sequence of ResultObject
         What the run built; a destination gets the kinds that it wants (`kinds_for`).
     destinations : sequence of Destination
-        Who gets them.
+        Who gets them (`m3node.delivery.routing.routed` says who gets what).
+    priority : str
+        ``routine`` or ``stat``, as the manifest has it.
+
+    Returns
+    -------
+    tuple of Entry
+        Those that wait now for the first time, in the order in which they are sent.
 
     Raises
     ------
@@ -118,6 +135,7 @@ def enqueue(layout: DataLayout, run: str, objects: Sequence[ResultObject], desti
     if not _RUN.fullmatch(run):
         raise DeliveryError(f"{run!r} cannot name a run", retryable=False)
     queued_at = time.time()
+    new: list[Entry] = []
     built = {item.kind: item for item in objects}
     for destination in destinations:
         box = box_of(layout, destination.name)
@@ -133,8 +151,10 @@ def enqueue(layout: DataLayout, run: str, objects: Sequence[ResultObject], desti
             if kind not in built:
                 continue
             entry = _entry(layout, run, built[kind], destination.name, order=order, queued_at=queued_at)
-            if not box.holds(entry.name):
-                write_once(box.file(entry.name), to_json(entry))
+            entry = replace(entry, priority=priority)
+            if not box.holds(entry.name) and write_once(box.file(entry.name), to_json(entry)):
+                new.append(entry)
+    return tuple(new)
 
 
 def _entry(
@@ -159,71 +179,176 @@ def _entry(
     )
 
 
-def waiting(box: Box) -> tuple[Entry, ...]:
-    """Return what waits for a destination, in the order in which it is sent.
+def waiting(box: Box, run: str = "") -> tuple[Entry, ...]:
+    """Return what waits for a destination, or what waits of one run, in the order in which it is sent.
 
     A file that is no entry is set aside under its own name, so that it stops nothing.
     """
-    entries = []
-    for path in box.folder.glob("[!.]*.json"):
-        if (box.sent / path.name).exists() or (box.aside / path.name).exists():
-            path.unlink(missing_ok=True)  # filed already; a kill came before this name was removed
-            continue
-        try:
-            entry = from_json(path.read_bytes())
-            if entry.name != path.stem:
-                raise DeliveryError("it holds the entry of another name", retryable=False)
-        except FileNotFoundError:
-            continue  # cancelled since the folder was listed
-        except DeliveryError as error:
-            _log.error("outbox file %s is set aside: %s", path.name, error)
-            os.replace(path, box.aside / path.name)
-            continue
-        entries.append(entry)
-    return tuple(sorted(entries, key=lambda entry: entry.turn))
+    found = (read_entry(box, path.stem) for path in box.folder.glob(f"{run}.*.json" if run else "[!.]*.json"))
+    return tuple(sorted((entry for entry in found if entry and run in ("", entry.run)), key=lambda entry: entry.turn))
 
 
-def file_sent(box: Box, entry: Entry) -> None:
-    """File an entry that the destination has stored."""
-    _file(box, entry.finished("", time.time()), box.sent)
+def read_entry(box: Box, name: str) -> Entry | None:
+    """Return an entry that waits; None when it was filed or cancelled, or is none and was set aside for that."""
+    path = box.file(name)
+    if (box.sent / path.name).exists() or (box.aside / path.name).exists():
+        path.unlink(missing_ok=True)  # filed already; a kill came before this name was removed
+        return None
+    try:
+        entry = from_json(path.read_bytes())
+        if entry.name != name:
+            raise DeliveryError("it holds the entry of another name", retryable=False)
+    except FileNotFoundError:
+        return None
+    except DeliveryError as error:
+        _log.error("outbox file %s is set aside: %s", path.name, error)
+        os.replace(path, box.aside / path.name)
+        return None
+    return entry
 
 
-def set_aside(box: Box, entry: Entry, reason: str) -> None:
-    """File an entry that will not be sent, with the reason."""
-    _file(box, entry.finished(reason, time.time()), box.aside)
+def rewrite(box: Box, was: Entry, entry: Entry) -> bool:
+    """Write down what became of an entry that goes on waiting, unless somebody else has changed it meanwhile.
 
-
-def put_off(box: Box, entry: Entry, error: str, not_before: float) -> Entry:
-    """Write down an attempt that failed and may be repeated; an entry cancelled meanwhile stays cancelled."""
-    later = entry.tried(error, not_before)
-    if box.file(entry.name).exists():
-        write_over(box.file(entry.name), to_json(later))
-    return later
-
-
-def cancel(layout: DataLayout, run: str, reason: str) -> int:
-    """Set aside what still waits of a run, for every destination: a newer generation has taken its place.
+    Parameters
+    ----------
+    box : Box
+        Its destination's folders.
+    was : Entry
+        As the caller read it.
+    entry : Entry
+        As it is from now on.
 
     Returns
     -------
-    int
-        How many deliveries were cancelled.
+    bool
+        False when the file no longer says `was`: a report or a cancellation came first, and counts.
     """
-    count = 0
+    with _held(box):
+        if read_entry(box, was.name) != was:
+            return False
+        write_over(box.file(entry.name), to_json(entry))
+        return True
+
+
+def finish(box: Box, was: Entry, entry: Entry) -> bool:
+    """File an entry under ``sent/`` or, when it is not there by its state, ``aside/``; otherwise as `rewrite`."""
+    folder = box.sent if entry.state in (DeliveryState.SENT, DeliveryState.CONFIRMED) else box.aside
+    with _held(box):
+        if read_entry(box, was.name) != was:
+            return False
+        _file(box, entry, folder)
+        return True
+
+
+@contextmanager
+def _held(box: Box) -> Iterator[None]:
+    """Keep everybody else from changing the box's entries; held for a read and a write, never while a peer is asked."""
+    # A file that is opened for writing, because NFS gives no exclusive lock on another.
+    handle = os.open(box.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def file_sent(box: Box, entry: Entry, state: DeliveryState = DeliveryState.SENT) -> Entry:
+    """File an entry that the destination has, also when it was cancelled while it was on the wire."""
+    now = time.time()
+    done = replace(entry, state=state, stored_at=entry.stored_at or now, failing_since=0.0).finished("", now)
+    with _held(box):
+        _file(box, done, box.sent)
+    return done
+
+
+def set_aside(box: Box, entry: Entry, reason: str, state: DeliveryState = DeliveryState.DEAD) -> Entry:
+    """File an entry that will not be sent, with the reason."""
+    done = replace(entry, state=state).finished(reason, time.time())
+    finish(box, entry, done)
+    return done
+
+
+def put_off(
+    box: Box, entry: Entry, error: str, not_before: float, state: DeliveryState = DeliveryState.RETRYING
+) -> Entry:
+    """Write down an attempt that failed and may be repeated; an entry cancelled meanwhile stays cancelled."""
+    later = replace(entry.tried(error, not_before), state=state, failing_since=entry.failing_since or time.time())
+    rewrite(box, entry, later)
+    return later
+
+
+def cancel(layout: DataLayout, run: str, reason: str) -> tuple[Entry, ...]:
+    """Take back what still waits to be sent of a run, for every destination: a newer generation has taken its place.
+
+    What a destination has already, and only its commitment is awaited, stays.
+
+    Returns
+    -------
+    tuple of Entry
+        The deliveries that were cancelled.
+    """
+    cancelled: list[Entry] = []
     if not layout.outbox.is_dir():
-        return count
+        return ()
     for folder in sorted(path for path in layout.outbox.iterdir() if path.is_dir()):
         box = Box(folder)
-        for entry in waiting(box):
-            if entry.run == run:
-                set_aside(box, entry, reason)
-                count += 1
-    return count
+        cancelled += [_cancel(box, entry, reason) for entry in waiting(box, run) if _to_be_sent(entry)]
+    return tuple(cancelled)
+
+
+def cancel_one(layout: DataLayout, destination: str, name: str, reason: str) -> Entry | None:
+    """Take back one delivery; None when it does not wait to be sent."""
+    box = box_of(layout, destination)
+    entry = read_entry(box, name)
+    return _cancel(box, entry, reason) if entry is not None and _to_be_sent(entry) else None
+
+
+def requeue(layout: DataLayout, destination: str, name: str) -> Entry | None:
+    """Let an entry that was set aside wait again, to be sent at once; None when there is none.
+
+    Its attempts are kept, and the time of its failures begins anew.
+
+    Raises
+    ------
+    DeliveryError
+        Its file is damaged.
+    """
+    box = box_of(layout, destination)
+    aside = box.aside / f"{name}.json"
+    with _held(box):
+        try:
+            entry = from_json(aside.read_bytes())
+        except FileNotFoundError:
+            return None
+        again = replace(
+            entry,
+            state=DeliveryState.WAITING,
+            not_before=0.0,
+            failing_since=0.0,
+            finished_at=0.0,
+            stored_at=0.0,
+            transaction_uid="",
+            requested_at=0.0,
+        )
+        write_over(aside, to_json(again))
+        os.replace(aside, box.file(name))
+        for folder in (box.folder, box.aside):
+            sync_folder(folder)
+    return again
+
+
+def _to_be_sent(entry: Entry) -> bool:
+    return entry.state is not DeliveryState.STORED
+
+
+def _cancel(box: Box, entry: Entry, reason: str) -> Entry:
+    return set_aside(box, entry, reason, DeliveryState.CANCELLED)
 
 
 def _file(box: Box, entry: Entry, folder: Path) -> None:
-    # Written under its new name first: a kill between the two steps leaves the entry waiting as well, and the
-    # deliverer clears that up, instead of losing what became of it.
+    # Written under its new name first: a kill between the two steps leaves the entry waiting as well, and who reads
+    # it next clears that up, instead of losing what became of it.
     write_over(folder / f"{entry.name}.json", to_json(entry))
     if folder == box.sent:
         (box.aside / f"{entry.name}.json").unlink(missing_ok=True)  # cancelled while it was on the wire

@@ -80,11 +80,17 @@ class Sent:
         Status of the peer's answer; None when there was none.
     message : str
         The outcome in words.
+    unknown : bool
+        Whether the object was offered and nobody knows what the peer did with it.
+    retry_after : float
+        How long the peer asks to be left alone, in seconds.
     """
 
     verdict: Verdict
     status: int | None
     message: str
+    unknown: bool = False
+    retry_after: float = 0.0
 
 
 def sendable(path: Path) -> Sendable:
@@ -193,11 +199,11 @@ class StoreAssociation:
                 # The file is read only now. The trouble may pass; but the command may have gone without its data set.
                 verdict = Verdict.AGAIN
                 association.abort()
-            return Sent(verdict, None, f"cannot be sent: {type(error).__name__}")
+            return Sent(verdict, None, f"cannot be sent: {type(error).__name__}", unknown=verdict is Verdict.AGAIN)
         if "Status" not in answer:
             if association.is_established:
                 association.abort()
-            return Sent(Verdict.AGAIN, None, "no answer, or one without a status")
+            return Sent(Verdict.AGAIN, None, "no answer, or one without a status", unknown=True)
         verdict, words = judge_status(int(answer.Status))
         return Sent(verdict, int(answer.Status), words)
 

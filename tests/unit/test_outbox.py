@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from fake_pacs import make_run
 from m3node.delivery.deliverer import back_off
 from m3node.delivery.entry import Entry, from_json, to_json
-from m3node.delivery.outbox import Box, box_of, cancel, enqueue, file_sent, kinds_for, put_off, set_aside, waiting
+from m3node.delivery.outbox import (
+    Box,
+    box_of,
+    cancel,
+    cancel_one,
+    enqueue,
+    file_sent,
+    finish,
+    kinds_for,
+    put_off,
+    requeue,
+    rewrite,
+    set_aside,
+    waiting,
+)
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict, judge_status
 from m3node.errors import DeliveryError
@@ -122,7 +136,9 @@ def test_a_sent_entry_lies_in_sent_and_waits_no_more(layout: DataLayout) -> None
     box = box_of(layout, "pacs")
     file_sent(box, waiting(box)[0])
     assert waiting(box) == ()
-    assert from_json((box.sent / f"{RUN}.report.sr.json").read_bytes()).finished_at > 0
+    filed = from_json((box.sent / f"{RUN}.report.sr.json").read_bytes())
+    assert filed.state is DeliveryState.SENT
+    assert filed.finished_at >= filed.stored_at > 0
 
 
 def test_an_entry_set_aside_says_why_and_waits_again_when_it_is_moved_back(layout: DataLayout) -> None:
@@ -142,6 +158,9 @@ def test_an_attempt_that_failed_is_counted_and_kept_with_its_time(layout: DataLa
     put_off(box, waiting(box)[0], "no answer", 12345.0)
     later = waiting(box)[0]
     assert (later.attempts, later.last_error, later.not_before) == (1, "no answer", 12345.0)
+    assert later.state is DeliveryState.RETRYING
+    put_off(box, later, "no answer", 23456.0)
+    assert waiting(box)[0].failing_since == later.failing_since > 0
 
 
 def test_cancelling_a_run_sets_aside_what_waits_of_it_for_every_destination_and_nothing_else(
@@ -152,11 +171,81 @@ def test_cancelling_a_run_sets_aside_what_waits_of_it_for_every_destination_and_
     enqueue(layout, "1.2.3.g2", make_run(layout, "1.2.3.g2"), both)
     sent = waiting(box_of(layout, "a"))[0]
     file_sent(box_of(layout, "a"), sent)
-    assert cancel(layout, "1.2.3.g1", "superseded by 1.2.3.g2") == 7
+    cancelled = cancel(layout, "1.2.3.g1", "superseded by 1.2.3.g2")
+    assert {(entry.run, entry.state) for entry in cancelled} == {("1.2.3.g1", DeliveryState.CANCELLED)}
+    assert len(cancelled) == 7
     for name in ("a", "b"):
         assert {entry.run for entry in waiting(box_of(layout, name))} == {"1.2.3.g2"}
     assert (box_of(layout, "a").sent / f"{sent.name}.json").exists()
     assert len(list(box_of(layout, "a").aside.iterdir())) == 3
+
+
+def test_what_waits_of_a_run_is_not_what_waits_of_one_whose_name_begins_alike(layout: DataLayout) -> None:
+    for run in ("1.2.3.g1", "1.2.3.g10", "1.2.3.g1.4.g1"):
+        enqueue(layout, run, make_run(layout, run), [destination()])
+    assert {entry.run for entry in waiting(box_of(layout, "pacs"), "1.2.3.g1")} == {"1.2.3.g1"}
+
+
+def test_an_urgent_run_goes_before_an_older_one(layout: DataLayout) -> None:
+    enqueue(layout, "1.2.1.g1", make_run(layout, "1.2.1.g1"), [destination()])
+    enqueue(layout, "1.2.2.g1", make_run(layout, "1.2.2.g1"), [destination()], priority="stat")
+    assert [entry.run for entry in waiting(box_of(layout, "pacs"))] == ["1.2.2.g1"] * 4 + ["1.2.1.g1"] * 4
+
+
+def test_queueing_tells_what_waits_for_the_first_time(layout: DataLayout) -> None:
+    objects = make_run(layout, RUN)
+    assert [entry.kind for entry in enqueue(layout, RUN, objects[2:], [destination()])] == [
+        "segmentation.seg",
+        "presentation.pr",
+    ]
+    assert [entry.kind for entry in enqueue(layout, RUN, objects, [destination()])] == ["report.sr", "volumes.sr"]
+
+
+def one_waiting(layout: DataLayout) -> tuple[Box, Entry]:
+    enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
+    box = box_of(layout, "pacs")
+    return box, waiting(box)[0]
+
+
+def test_an_object_that_the_destination_has_and_whose_commitment_is_awaited_is_not_cancelled(
+    layout: DataLayout,
+) -> None:
+    box, entry = one_waiting(layout)
+    stored = replace(entry, state=DeliveryState.STORED, stored_at=5.0)
+    assert rewrite(box, entry, stored)
+    assert cancel(layout, RUN, "superseded") == ()
+    assert cancel_one(layout, "pacs", entry.name, "not wanted") is None
+    assert waiting(box) == (stored,)
+
+
+def test_one_delivery_is_cancelled_with_its_reason(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    cancelled = cancel_one(layout, "pacs", entry.name, "not wanted")
+    assert cancelled is not None
+    assert (cancelled.state, cancelled.last_error) == (DeliveryState.CANCELLED, "not wanted")
+    assert waiting(box) == ()
+    assert cancel_one(layout, "pacs", entry.name, "not wanted") is None
+
+
+def test_a_change_by_who_has_not_seen_the_last_one_is_not_written(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    later = put_off(box, entry, "no answer", 12345.0)
+    assert not rewrite(box, entry, replace(entry, last_error="stale"))
+    assert not finish(box, entry, replace(entry, state=DeliveryState.CONFIRMED))
+    assert waiting(box) == (later,)
+
+
+def test_a_dead_letter_that_is_requeued_waits_to_be_sent_at_once_with_its_attempts_kept(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    dead = set_aside(box, put_off(box, entry, "no answer", 12345.0), "no answer for 72 h")
+    assert (dead.state, dead.attempts) == (DeliveryState.DEAD, 1)
+    assert dead.failing_since > 0
+    again = requeue(layout, "pacs", entry.name)
+    assert again is not None
+    assert waiting(box) == (again,)
+    assert (again.state, again.attempts, again.failing_since, again.not_before) == (DeliveryState.WAITING, 1, 0.0, 0.0)
+    assert list(box.aside.iterdir()) == []
+    assert requeue(layout, "pacs", entry.name) is None
 
 
 def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayout) -> None:
