@@ -129,6 +129,38 @@ def prepare(settings: Settings) -> None:
         engine.dispose()
 
 
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Read in one transaction, for which no writer waits.
+
+    Raises
+    ------
+    DatabaseError
+        The database cannot be reached, or refuses.
+    """
+    try:
+        with engine.execution_options(**{READ_ONLY: True}).connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise unusable(engine.url, error) from error
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """Write in one transaction.
+
+    Raises
+    ------
+    DatabaseError
+        The database cannot be reached, or refuses.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise unusable(engine.url, error) from error
+
+
 def unusable(url: URL, error: Exception) -> DatabaseError:
     """Return the error of a database that cannot be reached or refuses; its first line says why."""
     cause = getattr(error, "orig", None) or error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, delete, func, update
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from m3node.delivery.entry import Entry
@@ -20,7 +20,7 @@ from m3node.errors import DatabaseError
 from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.manifest import Manifest, StackKey
 from m3node.jobs.answer.record import RunRecord
-from m3node.jobs.ledger.database import unusable
+from m3node.jobs.ledger.database import writing
 from m3node.jobs.ledger.rows import ManifestFacts, entry_row, instance_row, rejected_row
 from m3node.jobs.ledger.states import RUN_ENDS, RunState, SeriesState
 from m3node.jobs.ledger.tables import Delivery, Instance, Run, Worker
@@ -167,20 +167,6 @@ class Ledger:
         """
         return self._note(lambda connection: forget(connection, before))
 
-    def write(self, write: Write) -> None:
-        """Write in one transaction.
-
-        Raises
-        ------
-        DatabaseError
-            The database cannot be reached, or refuses.
-        """
-        try:
-            with self.engine.begin() as connection:
-                write(connection)
-        except SQLAlchemyError as error:
-            raise unusable(self.engine.url, error) from error
-
     def _change(self, run: str, **values: Any) -> bool:
         """Change a run that has not ended."""
         change = update(Run).where(Run.run == run, Run.state.not_in(RUN_ENDS)).values(updated_at=time.time(), **values)
@@ -190,7 +176,8 @@ class Ledger:
         if time.monotonic() < self._away_until:
             return False
         try:
-            self.write(write)
+            with writing(self.engine) as connection:
+                write(connection)
         except DatabaseError as error:
             if isinstance(error.__cause__, (OperationalError, PoolTimeoutError)):
                 self._away_until = time.monotonic() + PAUSE_SECONDS
