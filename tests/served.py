@@ -54,6 +54,9 @@ class ServedNode:
         """Start, and wait until it listens."""
         command = [sys.executable, "-m", "m3node", "serve", "--config", str(self.config)]
         command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")}
+        if "drain_seconds" not in self.config.read_text():
+            environment["M3NODE_JOBS__DRAIN_SECONDS"] = "10"  # nobody waits for what a test left open
         self._ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -62,7 +65,7 @@ class ServedNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")},
+                env=environment,
             )
         self.until(self._ready_file.exists)
         assert json.loads(self._ready_file.read_text())["port"] == self.port

@@ -34,6 +34,9 @@ ae_title = "{scanner}"
 [completeness]
 quiet_seconds = 1.0
 
+[jobs]
+drain_seconds = 10
+
 [[destinations]]
 name = "archive"
 ae_title = "{archive.ae_title}"

@@ -19,7 +19,7 @@ from m3node.errors import ConfigError
 from m3node.jobs.node import supervisor
 from m3node.jobs.node.lock import exclusive
 from m3node.jobs.node.supervisor import Report, Role, StartError, Supervisor
-from m3node.settings import Settings
+from m3node.settings import JobSettings, Settings
 from waiting import wait_for
 
 
@@ -48,7 +48,8 @@ class Running:
     def __init__(self, folder: Path, *roles: Role) -> None:
         self.reports: list[tuple[str, object]] = []
         self.stop = threading.Event()
-        self.supervisor = Supervisor(roles, Settings(data_dir=folder), self._hear)
+        settings = Settings(data_dir=folder, jobs=JobSettings(drain_seconds=0.0))
+        self.supervisor = Supervisor(roles, settings, self._hear)
         self.thread = threading.Thread(target=self.supervisor.run, args=(self.stop,))
         self.thread.start()
 
@@ -115,6 +116,37 @@ def test_every_process_ends_in_order(start: Callable[..., Running], tmp_path: Pa
     node.end()
     assert (tmp_path / "ended in order").exists()
     assert node.supervisor.pids() == {}
+
+
+def ends_late(settings: Settings, stop: threading.Event, report: Report) -> None:
+    report(os.getpid())
+    stop.wait()
+    time.sleep(0.3)
+    (settings.data_dir / "early ended").touch()
+
+
+def looks_back(settings: Settings, stop: threading.Event, report: Report) -> None:
+    report(os.getpid())
+    stop.wait()
+    if (settings.data_dir / "early ended").exists():
+        (settings.data_dir / "last ended last").touch()
+
+
+def test_who_looks_after_the_others_ends_when_they_have(start: Callable[..., Running], tmp_path: Path) -> None:
+    node = start(Role("keeper", looks_back, last=True), Role("worker", ends_late))
+    wait_for(lambda: len(node.reports) == 2)
+    node.end()
+    assert (tmp_path / "last ended last").exists()
+
+
+def test_work_at_hand_has_the_drain_seconds_to_end_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
+    ready, stop = threading.Event(), threading.Event()
+    settings = Settings(data_dir=tmp_path, jobs=JobSettings(drain_seconds=60.0))
+    node = Supervisor((Role("worker", ends_late),), settings, lambda *_: ready.set())
+    threading.Thread(target=lambda: ready.wait(60) and stop.set()).start()
+    node.run(stop)
+    assert (tmp_path / "early ended").exists()
 
 
 def test_without_an_essential_process_the_node_does_not_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from m3node.intake.receive.association import LeaseReader
 from m3node.intake.receive.identity import Identity
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
-from m3node.settings import Caller, Destination, ListenerSettings, Settings
+from m3node.settings import Caller, Destination, JobSettings, ListenerSettings, Settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -53,7 +53,12 @@ class Node:
 
 def settings_for(folder: Path, *, destinations: Sequence[Destination] = (), **listener: Any) -> Settings:
     values = {"port": 0, "receivers": 1, "callers": (Caller(ae_title="TESTER"),), **listener}
-    return Settings(data_dir=folder / "data", listener=ListenerSettings(**values), destinations=tuple(destinations))
+    return Settings(
+        data_dir=folder / "data",
+        listener=ListenerSettings(**values),
+        destinations=tuple(destinations),
+        jobs=JobSettings(drain_seconds=5.0),
+    )
 
 
 @contextmanager

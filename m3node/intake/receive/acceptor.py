@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from m3node.errors import ConfigError
-from m3node.intake.receive.receiver import FINISHED, GRACE_SECONDS, READY, REFUSE, REFUSED, SERVE, STOP, receive
+from m3node.intake.receive.receiver import FINISHED, READY, REFUSE, REFUSED, SERVE, STOP, receive
 from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
@@ -28,6 +28,9 @@ LOGGER = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _RESTART_SECONDS = 1.0
 """A receiver that dies right after its start is not started again sooner."""
+
+ABORT_SECONDS = 5.0
+"""What a receiver has to end in after it has aborted the associations that are left."""
 
 _BACKLOG = 128
 _REFUSALS_AT_ONCE = 64
@@ -149,14 +152,14 @@ class _Pool:
         LOGGER.warning("no receiver could take a connection; it is closed and the sender has to try again")
 
     def stop(self) -> None:
-        """End all receivers, giving open associations a few seconds."""
+        """End all receivers; open associations have ``jobs.drain_seconds`` to end by themselves."""
         for worker in self.workers:
             try:
                 worker.channel.setblocking(True)
                 worker.channel.send(STOP)
             except OSError:
                 continue  # dead already
-        deadline = time.monotonic() + GRACE_SECONDS + 5.0
+        deadline = time.monotonic() + self.settings.jobs.drain_seconds + ABORT_SECONDS
         for worker in self.workers:
             worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
             if worker.process.is_alive():
@@ -178,8 +181,8 @@ def serve_associations(
     ready : callable, optional
         Called once, with the port, when associations can be served.
     stop : threading.Event
-        Set by a signal handler or another thread. No new association is taken from then on; open ones have a few
-        seconds to end, then they are aborted.
+        Set by a signal handler or another thread. No new association is taken from then on; open ones have
+        ``jobs.drain_seconds`` to end, then they are aborted.
 
     Raises
     ------

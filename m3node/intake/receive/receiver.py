@@ -32,9 +32,6 @@ LOGGER = logging.getLogger(__name__)
 REQUEST_SECONDS = 30.0
 """How long a connection may stand without an association request (ARTIM, PS3.8 9.1.5)."""
 
-GRACE_SECONDS = 5.0
-"""How long open associations may go on after the node was told to stop."""
-
 # The channel between acceptor and receiver keeps message boundaries (SOCK_SEQPACKET).
 SERVE, REFUSE, STOP = b"serve", b"refuse", b"stop"
 """Acceptor to receiver: serve the passed socket, reject what it asks for want of room, end."""
@@ -166,7 +163,7 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
         for handle in handles:
             connection = socket.socket(fileno=handle)
             threading.Thread(target=serve, args=(connection, message == REFUSE), daemon=True).start()
-    receiver.drain(GRACE_SECONDS)
+    receiver.drain(settings.jobs.drain_seconds)
 
 
 def _tell(channel: socket.socket, message: bytes) -> None:

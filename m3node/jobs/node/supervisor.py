@@ -34,7 +34,7 @@ LONGEST_PAUSE = 30.0
 HEALTHY_SECONDS = 60.0
 """A process that lived so long is replaced at once again; one that dies sooner waits twice as long each time."""
 STOP_SECONDS = 15.0
-"""What a process has to come to its end after SIGTERM, before it is killed."""
+"""What a process has to come to its end after SIGTERM, besides ``jobs.drain_seconds``, before it is killed."""
 
 
 class StartError(M3NodeError):
@@ -55,12 +55,15 @@ class Role:
         The node does not start when this one fails before it was ready (the port is taken, for example).
     after : str
         Name of the role that must have been ready once before this one starts; empty for none.
+    last : bool
+        It is stopped when the others have ended, because it still has to do with what they leave.
     """
 
     name: str
     target: Target
     essential: bool = False
     after: str = ""
+    last: bool = False
 
 
 @dataclass(slots=True)
@@ -80,9 +83,9 @@ class Supervisor:
     Parameters
     ----------
     roles : sequence of Role
-        The first is stopped before the others; they start together but for those that wait for another.
+        They start together but for those that wait for another.
     settings : Settings
-        Given to every process.
+        Given to every process; ``jobs.drain_seconds`` is what they have to end their work in.
     on_ready : callable
         Called with a role's name and what it reported, each time one reports; may return other settings, which
         processes that are started later get (a port that the system chose stays the same that way).
@@ -184,9 +187,10 @@ class Supervisor:
         _log.error("the %s %s; it is started again in %g s", child.role.name, how, child.pause)
 
     def _stop_all(self) -> None:
-        """Stop the first role, then all others together: no more work comes in while they end."""
-        _end(self._children[:1])
-        _end(self._children[1:])
+        """Stop what takes work in and does it, all together, and then what looks after it."""
+        drain = self._settings.jobs.drain_seconds
+        _end([child for child in self._children if not child.role.last], drain + STOP_SECONDS)
+        _end([child for child in self._children if child.role.last], STOP_SECONDS)
 
 
 @contextmanager
@@ -205,8 +209,8 @@ def _no_interrupt_inherited() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(children: Sequence[_Child]) -> None:
-    deadline = time.monotonic() + STOP_SECONDS
+def _end(children: Sequence[_Child], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     for child in children:
         if child.process is not None:
             child.process.terminate()
@@ -215,7 +219,7 @@ def _end(children: Sequence[_Child]) -> None:
             continue
         child.process.join(max(0.0, deadline - time.monotonic()))
         if child.process.is_alive():
-            _log.warning("the %s did not stop within %g s and is killed", child.role.name, STOP_SECONDS)
+            _log.warning("the %s did not stop within %g s and is killed", child.role.name, seconds)
             child.process.kill()
             child.process.join()
         _log.info("stopped %s", child.role.name)
