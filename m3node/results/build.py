@@ -12,6 +12,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from m3node.errors import ResultError
+from m3node.faults import fault_point
 from m3node.intake.series.manifest import Manifest
 from m3node.results.dress import Job
 from m3node.results.findings import Findings, Outcome
@@ -90,6 +91,7 @@ def build_objects(
             if kind is ObjectKind.SEGMENTATION and not has_segmentation(job):
                 continue
             place(folder / kind.file_name, _BUILDERS[kind](job))
+            fault_point("build.inside")
             built[kind] = _of_run(folder, kind, digest)
             logger.info("built %s of series %s", kind.value, manifest.stack.label)
     return tuple(built[kind] for kind in wanted if kind in built)

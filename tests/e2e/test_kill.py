@@ -26,12 +26,15 @@ SENDERS = 2
 SHORT_LIFE, LONG_LIFE = (0.0, 1.5), (3.0, 6.0)
 """Seconds from listening to the kill, drawn from one of them: amid receiving, or amid judging and answering."""
 
+# A kill counts as a step that took its worker down: nobody can tell the two apart.
 SETTINGS = """
 [listener]
 receivers = 2
 callers = [{ae_title = "PACS"}]
 [completeness]
 quiet_seconds = 1.5
+[jobs]
+poison_limit = 100
 """
 
 

@@ -15,7 +15,7 @@ from m3node.errors import M3NodeError
 from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.header_json import header_from_dict, header_to_dict
 
-_FORMAT = "m3node.manifest/1"
+FORMAT = "m3node.manifest/1"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -214,7 +214,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> Path:
     """
     path = folder / manifest.file_name
     tree = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "key": manifest.key,
         "stack": [manifest.stack.series_instance_uid, manifest.stack.stack],
         "generation": manifest.generation,
@@ -245,8 +245,8 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         tree = json.loads(path.read_bytes())
-        if tree["format"] != _FORMAT:
-            raise M3NodeError(f"{path.name} has the format {tree['format']}; this version reads {_FORMAT}")
+        if tree["format"] != FORMAT:
+            raise M3NodeError(f"{path.name} has the format {tree['format']}; this version reads {FORMAT}")
         return Manifest(
             key=tree["key"],
             stack=StackKey(*tree["stack"]),

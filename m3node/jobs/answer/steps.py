@@ -1,8 +1,8 @@
 """The steps of one run, each resumable from what the one before left in the run's folder.
 
-``find`` leaves ``findings.json`` and ``masks.npz``; ``picture`` leaves ``overlay.png``; ``build`` leaves the DICOM
-objects; ``run.json`` is written last, and without it a run is not done. A durable engine can call them one by one:
-they take and give paths and small values, and pixels stay in files.
+``find`` leaves ``findings.json``, ``masks.npz`` and ``overlay.png``; ``build`` leaves the DICOM objects;
+``run.json`` is written last (`m3node.jobs.answer.closing`), and without it a run is not done. They take and give paths
+and small values, and pixels stay in files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from m3node import __version__
 from m3node.detectors.protocols import Detection, Detector
 from m3node.detectors.registry import load_detector
+from m3node.faults import fault_point
 from m3node.imaging.assemble import assemble
 from m3node.imaging.volume import CTVolume
 from m3node.intake.series.manifest import Manifest
@@ -63,6 +64,7 @@ def find(
     progress: Progress,
     *,
     previous: Path | None = None,
+    volume: CTVolume | None = None,
 ) -> Findings:
     """Assemble the volume, find liver and lesions, and persist the findings and the picture.
 
@@ -80,6 +82,8 @@ def find(
         Told of stages.
     previous : Path, optional
         Folder of the run that this generation supersedes.
+    volume : CTVolume, optional
+        The manifest's volume, where it is assembled already.
 
     Raises
     ------
@@ -92,9 +96,9 @@ def find(
     if (folder / FINDINGS).exists():
         findings = load_findings(folder)
         if not (folder / OVERLAY).exists() and findings.outcome is not Outcome.REJECTED:
-            draw_overlay(assemble(manifest), findings, folder / OVERLAY)
+            draw_overlay(volume or assemble(manifest, progress=progress), findings, folder / OVERLAY)
         return findings
-    volume = assemble(manifest, progress=progress)
+    volume = volume or assemble(manifest, progress=progress)
     seg_paths = [Path(manifest.root) / seg.path for seg in reversed(manifest.liver_segs)]
     region = find_liver(volume, settings.liver, seg_paths=seg_paths, progress=progress)
     findings = look(volume, region, key=manifest.key, settings=settings, detector=detector, progress=progress)
@@ -104,6 +108,7 @@ def find(
     else:
         findings = assign_tracking(findings)
     save_findings(findings, folder)
+    fault_point("detect.inside")
     draw_overlay(volume, findings, folder / OVERLAY)
     return findings
 

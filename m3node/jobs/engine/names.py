@@ -57,3 +57,17 @@ def slot_executor(slot: int) -> str:
 
 
 DELIVER_EXECUTOR = "deliver"
+
+JOBS_POLL_SECONDS, DELIVERIES_POLL_SECONDS = 0.1, 0.2
+"""How often a process looks for work in each queue."""
+
+
+def attempt_of(workflow_id: str) -> int:
+    """Return the attempt in a workflow ID."""
+    return int(workflow_id.rpartition(":")[2])
+
+
+def next_id(workflow_id: str) -> str:
+    """Return the workflow ID of the attempt after this one."""
+    subject, _, attempt = workflow_id.rpartition(":")
+    return f"{subject}:{int(attempt) + 1}"

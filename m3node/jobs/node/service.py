@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from m3node.errors import ConfigError
+from m3node.jobs.engine.setup import prepare
 from m3node.jobs.node.lock import exclusive
 from m3node.jobs.node.supervisor import Report, Role, Supervisor
 from m3node.layout import DataLayout
@@ -48,6 +49,7 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
         ready_file.unlink(missing_ok=True)
     with exclusive(settings.data_dir):
         DataLayout(settings.data_dir).create()
+        prepare(settings)
         Supervisor(roles(settings), settings, partial(_on_ready, settings, ready_file)).run(stop)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
@@ -61,6 +63,7 @@ def roles(settings: Settings) -> tuple[Role, ...]:
         *watching,
         # Quiet is counted from when senders can come back, not from when their node began to start.
         Role("keeper", _keeper, after="acceptor"),
+        Role("clerk", _clerk),
         Role("worker", _worker),
         Role("deliverer", _deliverer),
     )
@@ -81,10 +84,16 @@ def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
     run_keeper(settings, stop, record=record, content_digest=content_digest)
 
 
-def _worker(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.jobs.runner import run_worker  # noqa: PLC0415
+def _clerk(settings: Settings, stop: threading.Event, report: Report) -> None:
+    from m3node.jobs.node.clerk import run_clerk  # noqa: PLC0415
 
-    run_worker(settings, stop)
+    run_clerk(settings, stop)
+
+
+def _worker(settings: Settings, stop: threading.Event, report: Report) -> None:
+    from m3node.jobs.node.worker import run_worker  # noqa: PLC0415
+
+    run_worker(settings, 0, stop)
 
 
 def _deliverer(settings: Settings, stop: threading.Event, report: Report) -> None:

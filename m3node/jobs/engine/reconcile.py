@@ -1,0 +1,149 @@
+"""Makes the files and the engine agree: whatever the files say is to be done, the engine knows of."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from m3node.delivery.outbox import Box, waiting
+from m3node.errors import M3NodeError
+from m3node.jobs.answer.record import RECORD
+from m3node.jobs.engine import names
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.ledger.files import read_manifest_facts
+from m3node.jobs.ledger.rows import ManifestFacts
+from m3node.layout import DataLayout
+from m3node.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What the engine did not know of.
+
+    Attributes
+    ----------
+    jobs : int
+        Manifests without an end of their run.
+    deliveries : int
+        Destinations for which something waits.
+    stranded : int
+        Rows of another release that nobody would have taken any more.
+    """
+
+    jobs: int = 0
+    deliveries: int = 0
+    stranded: int = 0
+
+
+class Reconciler:
+    """Looks at files and engine; one in a node, in the process of the listener.
+
+    Parameters
+    ----------
+    settings : Settings
+        The tree.
+    dispatcher : Dispatcher
+        To the engine.
+    """
+
+    def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
+        self._settings = settings
+        self._layout = DataLayout(settings.data_dir)
+        self._dispatcher = dispatcher
+        self._stamp = -1
+        self._known: set[str] = set()
+        self._read: dict[str, ManifestFacts] = {}
+        self._damaged: set[str] = set()
+
+    def new_manifests(self) -> int:
+        """Hand over the manifests that came since the last look; cheap when there are none.
+
+        Returns
+        -------
+        int
+            How many were handed over.
+
+        Raises
+        ------
+        DatabaseError
+            The database is away; the same manifests are new at the next call.
+        """
+        stamp = self._layout.manifests.stat().st_mtime_ns
+        if stamp == self._stamp:
+            return 0
+        # A name linked within the clock's tick of this look would not change the stamp: look again next time.
+        settled = time.time_ns() - stamp > 50_000_000
+        count = 0
+        for run in sorted(self._runs() - self._known):
+            if not self._ended(run):
+                count += self._hand_over(run)
+            self._known.add(run)
+        self._stamp = stamp if settled else -1
+        return count
+
+    def all(self) -> Reconciled:
+        """Hand over all that the engine does not know of.
+
+        Raises
+        ------
+        DatabaseError
+            The database is away.
+        """
+        stranded = self._dispatcher.forget_older_versions()
+        if stranded:
+            _log.warning("%d jobs and deliveries that another release left are begun anew from their files", stranded)
+        live = self._dispatcher.live(names.JOBS)
+        count = 0
+        for run in sorted(self._runs()):
+            if self._ended(run):
+                self._read.pop(run, None)
+                continue
+            facts = self._facts(run)
+            if facts is not None and names.job_prefix(facts.key) not in live:
+                count += self._hand_over(run)
+        return Reconciled(count, self._deliveries(), stranded)
+
+    def _deliveries(self) -> int:
+        """Have somebody look at each destination for which something is due.
+
+        One workflow sends what is due, not its own entry only, and a destination that is down has one that probes it.
+        """
+        live = self._dispatcher.live(names.DELIVERIES)
+        now = time.time()
+        count = 0
+        for destination in self._settings.destinations:
+            box = Box(self._layout.outbox / destination.name)
+            if not box.folder.is_dir():
+                continue
+            due = [entry for entry in waiting(box) if entry.not_before <= now]
+            busy = any(
+                work.state != "DELAYED" and work.subject.startswith(f"send:{destination.name}:")
+                for work in live.values()
+            )
+            if due and not busy:
+                count += self._dispatcher.enqueue_delivery(due[0])
+        return count
+
+    def _runs(self) -> set[str]:
+        return {path.stem for path in self._layout.manifests.glob("*.json")}
+
+    def _ended(self, run: str) -> bool:
+        return (self._layout.results / run / RECORD).exists()
+
+    def _facts(self, run: str) -> ManifestFacts | None:
+        if (facts := self._read.get(run)) is None and run not in self._damaged:
+            try:
+                facts = read_manifest_facts(self._layout.manifests / f"{run}.json")
+            except M3NodeError as error:
+                _log.critical("run %s cannot be begun and is passed over: %s", run, error)
+                self._damaged.add(run)
+                return None
+            self._read[run] = facts
+        return facts
+
+    def _hand_over(self, run: str) -> int:
+        facts = self._facts(run)
+        return int(facts is not None and self._dispatcher.enqueue_job(facts.key, run, facts.priority))

@@ -1,0 +1,136 @@
+"""One process a role: a lock that ends with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3node.errors import ConfigError
+from m3node.layout import DataLayout
+
+PATIENCE_SECONDS = 2.0
+"""A role that is replaced may need so long to be gone."""
+
+
+class RoleHeldError(ConfigError):
+    """Another process is the role already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who is a role.
+
+    Attributes
+    ----------
+    host : str
+        Name of the machine.
+    pid : int
+        Process, on that machine.
+    since : float
+        Seconds since the epoch.
+    """
+
+    host: str
+    pid: int
+    since: float
+
+    def __str__(self) -> str:
+        at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self.since))
+        return f"process {self.pid} on {self.host}, since {at}"
+
+
+def slot_lock(slot: int) -> str:
+    """Return the name of a worker slot's lock."""
+    return f"worker-{slot}"
+
+
+@contextmanager
+def hold(layout: DataLayout, role: str) -> Iterator[None]:
+    """Be a role, as the only process with this data folder.
+
+    Parameters
+    ----------
+    layout : DataLayout
+        The data folder; on several machines, a shared one whose file system has locks (NFS 4 has).
+    role : str
+        ``listen``, ``worker-<slot>``, ``deliver``, ``watch``.
+
+    Raises
+    ------
+    RoleHeldError
+        Another process is that; the message names it.
+    ConfigError
+        The data folder cannot be written.
+    """
+    path = _file(layout, role)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"cannot write the data folder {layout.root}: {error.strerror}; set data_dir") from error
+    try:
+        if not _locked(handle):
+            raise RoleHeldError(
+                f"{role} of the data folder {layout.root} runs already ({_read(path) or 'an unknown process'}); "
+                "stop it, or set another data_dir"
+            )
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{json.dumps(here)}\n".encode("ascii"), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def holder(layout: DataLayout, role: str) -> Holder | None:
+    """Return who is a role now; None when nobody is."""
+    path = _file(layout, role)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(path) or Holder("unknown", 0, 0.0)
+    finally:
+        os.close(handle)
+    return None
+
+
+def roles_seen(layout: DataLayout) -> tuple[str, ...]:
+    """Return the names of all roles that somebody ever was, with this data folder."""
+    return tuple(sorted(path.stem for path in layout.locks.glob("*.lock") if path.stem != "migration"))
+
+
+def _locked(handle: int) -> bool:
+    """Lock exclusively; who asks whether the lock is held, or is just ending, is waited for."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        else:
+            return True
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        tree = json.loads(path.read_bytes())
+        return Holder(str(tree["host"]), int(tree["pid"]), float(tree["since"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file(layout: DataLayout, role: str) -> Path:
+    return layout.locks / f"{role}.lock"
