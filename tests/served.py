@@ -45,7 +45,9 @@ class ServedNode:
         self.layout = DataLayout(root / "data")
         self.port = free_port()
         self.config = root / "m3node.toml"
-        self.config.write_text(f'data_dir = "{self.layout.root}"\n{toml}')
+        # A test does with the disk that it has.
+        disk = "" if "[disk]" in toml else "\n[disk]\nwarn_free_mb = 0.0\nrefuse_free_mb = 0.0\n"
+        self.config.write_text(f'data_dir = "{self.layout.root}"\n{toml}{disk}')
         self.log_file = root / "log"
         self._ready_file = root / "ready"
         self._process: subprocess.Popen[bytes] | None = None

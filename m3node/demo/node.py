@@ -34,6 +34,11 @@ ae_title = "{scanner}"
 [completeness]
 quiet_seconds = 1.0
 
+# It lives for a minute, on whatever disk is there.
+[disk]
+warn_free_mb = 0.0
+refuse_free_mb = 0.0
+
 [jobs]
 drain_seconds = 10
 

@@ -62,8 +62,8 @@ class DiskSettings(Section):
         0xA700, so that nothing is half stored.
     """
 
-    warn_free_mb: NotNegative = 10_000.0
-    refuse_free_mb: NotNegative = 2_000.0
+    warn_free_mb: NotNegative = 2_000.0
+    refuse_free_mb: NotNegative = 500.0
 
 
 class LogSettings(Section):

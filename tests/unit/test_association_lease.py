@@ -33,12 +33,13 @@ def test_a_reader_hears_of_each_stored_instance_once_and_of_the_end(tmp_path: Pa
     lease = open_lease(tmp_path)
     assert reader.poll() == []
     lease.append("spool/1/2/3.dcm", "new")
-    lease.append("spool/1/9/4.dcm", "duplicate")
+    lease.append("spool/1/9/4.dcm", "duplicate", urgent=True)
     first, second = reader.poll()
     assert isinstance(first, ArrivalEvent)
     assert (first.calling, first.path, first.status, first.series) == ("CT1", "spool/1/2/3.dcm", "new", "2")
     assert isinstance(second, ArrivalEvent)
     assert second.series == "9"
+    assert (first.urgent, second.urgent) == (False, True)
     assert reader.poll() == []
     (known,) = reader.leases.values()
     assert (known.stored, known.last_series, known.called, known.peer) == (2, "9", "M3NODE", "127.0.0.1")

@@ -15,6 +15,7 @@ FLOW = (
     # What everybody may know: no stage of the flow in it.
     {
         "",
+        "disk",
         "durable",
         "errors",
         "faults",

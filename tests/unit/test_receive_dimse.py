@@ -21,13 +21,13 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 COMMITMENT = "1.2.840.10008.1.20.1"
 
 
-def fragments(data: bytes, max_pdu: int) -> list[tuple[int, int, memoryview]]:
+def fragments(data: bytes, max_pdu: int, *, priority: int = 0) -> list[tuple[int, int, memoryview]]:
     """A C-STORE request as pynetdicom sends it."""
     primitive = C_STORE()
     primitive.MessageID = 7
     primitive.AffectedSOPClassUID = CT
     primitive.AffectedSOPInstanceUID = "2.25.1"
-    primitive.Priority = 0
+    primitive.Priority = priority
     primitive.DataSet = BytesIO(data)
     message = C_STORE_RQ()
     message.primitive_to_message(primitive)
@@ -77,6 +77,13 @@ def test_requests_come_out_as_they_went_in_however_they_are_cut(data: list[bytes
         assert bytes(request.data) == one
         assert (request.context_id, request.message_id) == (5, 7)
         assert (request.sop_class_uid, request.sop_instance_uid) == (CT, "2.25.1")
+
+
+@pytest.mark.parametrize(("priority", "urgent"), [(0, False), (1, True), (2, False)], ids=["medium", "high", "low"])
+def test_a_request_of_high_priority_is_urgent(priority: int, urgent: bool) -> None:
+    request = assemble(RequestAssembler(Path("unused")), fragments(b"x", 5000, priority=priority))
+    assert isinstance(request, StoreRequest)
+    assert request.urgent is urgent
 
 
 @settings(deadline=None)

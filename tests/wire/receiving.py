@@ -22,7 +22,7 @@ from m3node.intake.receive.association import LeaseReader
 from m3node.intake.receive.identity import Identity
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
-from m3node.settings import Caller, Destination, JobSettings, ListenerSettings, Settings
+from m3node.settings import Caller, Destination, DiskSettings, JobSettings, ListenerSettings, Settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -51,20 +51,29 @@ class Node:
         return {str(path.relative_to(spool)) for path in spool.rglob("*") if path.is_file()}
 
 
-def settings_for(folder: Path, *, destinations: Sequence[Destination] = (), **listener: Any) -> Settings:
+ANY_DISK = DiskSettings(warn_free_mb=0.0, refuse_free_mb=0.0)
+"""A test does with the disk that it has."""
+
+
+def settings_for(
+    folder: Path, *, destinations: Sequence[Destination] = (), disk: DiskSettings = ANY_DISK, **listener: Any
+) -> Settings:
     values = {"port": 0, "receivers": 1, "callers": (Caller(ae_title="TESTER"),), **listener}
     return Settings(
         data_dir=folder / "data",
         listener=ListenerSettings(**values),
         destinations=tuple(destinations),
+        disk=disk,
         jobs=JobSettings(drain_seconds=5.0),
     )
 
 
 @contextmanager
-def running(folder: Path, *, destinations: Sequence[Destination] = (), **listener: Any) -> Iterator[Node]:
+def running(
+    folder: Path, *, destinations: Sequence[Destination] = (), disk: DiskSettings = ANY_DISK, **listener: Any
+) -> Iterator[Node]:
     """Run acceptor and receivers as the supervisor does, but for the process around the acceptor."""
-    settings = settings_for(folder, destinations=destinations, **listener)
+    settings = settings_for(folder, destinations=destinations, disk=disk, **listener)
     stop, started, ports = threading.Event(), threading.Event(), []
 
     def ready(port: int) -> None:
@@ -91,9 +100,11 @@ class Here:
 
 
 @contextmanager
-def in_this_process(folder: Path, *, destinations: Sequence[Destination] = ()) -> Iterator[Here]:
+def in_this_process(
+    folder: Path, *, destinations: Sequence[Destination] = (), disk: DiskSettings = ANY_DISK
+) -> Iterator[Here]:
     """Serve one association in a thread; it must be over when the test is."""
-    chosen = settings_for(folder, destinations=destinations)
+    chosen = settings_for(folder, destinations=destinations, disk=disk)
     DataLayout(chosen.data_dir).create()
     receiver = Receiver(chosen)
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from m3node.disk import Watermark
 from m3node.errors import ConfigError
 from m3node.intake.receive.receiver import FINISHED, READY, REFUSE, REFUSED, SERVE, STOP, receive
 from m3node.intake.receive.spool import remove_leftovers
@@ -200,16 +201,17 @@ def serve_associations(
         try:
             for number in range(settings.listener.receivers):
                 pool.start(number)
-            _run(settings.listener, pool, listening, stop, lambda: ready and ready(port))
+            room = Watermark(layout.root, settings.disk.refuse_free_mb)
+            _run(pool, listening, room, stop, lambda: ready and ready(port))
         finally:
             listening.close()
             pool.stop()
 
 
 def _run(
-    listener: ListenerSettings,
     pool: _Pool,
     listening: socket.socket,
+    room: Watermark,
     stop: threading.Event,
     ready: Callable[[], object],
 ) -> None:
@@ -227,10 +229,23 @@ def _run(
             ready()
         for key, _ in pool.selector.select(timeout=_POLL_SECONDS):
             if key.fileobj is listening:
-                _accept(listener, pool, listening)
+                _accept(pool.settings.listener, pool, listening)
             else:
                 pool.listen_to(key.data)
         pool.start_due()
+        _tell_of_room(room)
+
+
+def _tell_of_room(room: Watermark) -> None:
+    crossed = room.crossed()
+    if crossed:
+        LOGGER.error(
+            "less than %g MB are free (disk.refuse_free_mb): associations are rejected and stores answered 0xA700 "
+            "until there is room again",
+            room.mb,
+        )
+    elif crossed is False:
+        LOGGER.warning("there is room on the disk again: associations are accepted")
 
 
 def _accept(listener: ListenerSettings, pool: _Pool, listening: socket.socket) -> None:

@@ -3,7 +3,7 @@
 One file an association, ``associations/<id>.jsonl``, written by the receiver that serves it and read by the keeper::
 
     {"calling": …, "called": …, "peer": …, "pid": …, "started": …, "opened_at": …}
-    {"path": "spool/<study>/<series>/<sop>.dcm", "status": "new", "at": …}
+    {"path": "spool/<study>/<series>/<sop>.dcm", "status": "new", "at": …}     and "stat": true, where it is urgent
     {"closed": …}
 
 While the association is open, the receiver touches the file about every second. A receiver that is killed touches it
@@ -67,7 +67,7 @@ class OpenLease:
             }
         )
 
-    def append(self, path: str, status: str) -> None:
+    def append(self, path: str, status: str, *, urgent: bool = False) -> None:
         """Add a stored instance.
 
         Parameters
@@ -76,8 +76,10 @@ class OpenLease:
             File, relative to the data folder.
         status : str
             ``new``, ``duplicate`` or ``revision``.
+        urgent : bool
+            Whether its sender asked for high priority.
         """
-        self._write({"path": path, "status": status, "at": time.time()})
+        self._write({"path": path, "status": status, "at": time.time()} | ({"stat": True} if urgent else {}))
 
     def touch(self) -> None:
         """Say that the association is still open; a disk that refuses makes it look dead, which harms nobody."""
@@ -118,6 +120,8 @@ class ArrivalEvent:
         ``new``, ``duplicate`` or ``revision``.
     at : float
         Seconds since the epoch.
+    urgent : bool
+        Whether its sender asked for high priority.
     """
 
     association: str
@@ -125,6 +129,7 @@ class ArrivalEvent:
     path: str
     status: str
     at: float
+    urgent: bool = False
 
     @property
     def series(self) -> str:
@@ -295,7 +300,12 @@ def _event(lease: Lease, line: dict[str, Any]) -> ArrivalEvent | ClosedEvent:
         lease.closed_at = line["closed"]
         return ClosedEvent(association=lease.id, calling=lease.calling, at=line["closed"])
     event = ArrivalEvent(
-        association=lease.id, calling=lease.calling, path=line["path"], status=line["status"], at=line["at"]
+        association=lease.id,
+        calling=lease.calling,
+        path=line["path"],
+        status=line["status"],
+        at=line["at"],
+        urgent=line.get("stat") is True,
     )
     lease.stored += 1
     lease.last_series = event.series

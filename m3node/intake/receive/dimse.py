@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3node.disk import Watermark
 from m3node.intake.receive.gathered import Gathered
 from m3node.intake.receive.status import Answer
 
@@ -27,6 +28,7 @@ _AFFECTED_CLASS = 0x0002
 _COMMAND_FIELD = 0x0100
 _MESSAGE_ID = 0x0110
 _RESPONDED_TO = 0x0120
+_PRIORITY = 0x0700
 _DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
@@ -38,6 +40,9 @@ _US = struct.Struct("<H")
 
 COMMAND, LAST = 1, 2
 """Bits of a fragment's message control header (PS3.8 E.2)."""
+
+_HIGH = _US.pack(0x0001)
+"""Priority HIGH (PS3.7 9.3.1.1); one that is missing or odd is none."""
 
 _MAX_COMMAND = 64 * 1024
 
@@ -56,6 +61,8 @@ class StoreRequest:
         Affected SOP Class and Instance UID as the command has them; may be no UIDs at all.
     data : memoryview
         The encoded data set; valid until the next request is read.
+    urgent : bool
+        Whether Priority (0000,0700) is HIGH.
     trouble : OSError or None
         Why there is no data set although one was sent: the disk refused what is too large for the memory.
     """
@@ -65,6 +72,7 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     data: memoryview
+    urgent: bool = False
     trouble: OSError | None = None
 
 
@@ -134,13 +142,15 @@ class RequestAssembler:
     ----------
     folder : Path
         Where data sets go that are too large for the memory.
+    room : Watermark, optional
+        Below it they go nowhere.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Watermark | None = None) -> None:
         self._command = bytearray()
         self._pending: dict[int, bytes] | None = None
         self._context_id = 0
-        self._gathered = Gathered(folder)
+        self._gathered = Gathered(folder, room)
 
     def take_command(self, context_id: int, control: int, fragment: memoryview) -> Request | bytes | None:
         """Take a fragment of a command set.
@@ -221,6 +231,7 @@ def _request(context_id: int, values: dict[int, bytes], data: memoryview, troubl
         sop_class_uid=_text(values, _AFFECTED_CLASS),
         sop_instance_uid=_text(values, _AFFECTED_INSTANCE),
         data=data,
+        urgent=values.get(_PRIORITY) == _HIGH,
         trouble=trouble,
     )
 

@@ -6,11 +6,14 @@ stays bounded whatever they do; a disk that is full is answered as such.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from m3node.disk import Watermark
 from m3node.intake.receive.spool import write_all
 
 IN_MEMORY = 16 * 1024 * 1024
@@ -26,6 +29,8 @@ class Gathered:
     ----------
     folder : Path
         Where what is too large for the memory goes, in a file that has no name and ends with its process.
+    room : Watermark, optional
+        Below it the disk counts as full: a data set without end must not take what the node needs to go on.
 
     Attributes
     ----------
@@ -33,8 +38,9 @@ class Gathered:
         Why not all of the bytes are here.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Watermark | None = None) -> None:
         self._folder = folder
+        self._room = room
         self._buffer = bytearray()
         self._length = 0
         self._file: BinaryIO | None = None
@@ -89,6 +95,8 @@ class Gathered:
             self._file = None
 
     def _add_to_file(self, fragment: memoryview) -> None:
+        if self._room is not None and self._room.below():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._file is None:
             file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - lives until `clear`
             self._file = cast(BinaryIO, file)

@@ -30,6 +30,7 @@ from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from m3node.disk import Watermark
 from m3node.intake.receive.dimse import COMMAND, ReportRequest, Request, RequestAssembler, StoreRequest, response
 from m3node.intake.receive.status import Answer
 
@@ -111,10 +112,10 @@ class BlockingUpperLayer(DULServiceProvider):
     What the local user sends goes out within `send_pdu`; what the peer sends is taken in by `step`.
     """
 
-    def __init__(self, assoc: Association, overflow: Path) -> None:
+    def __init__(self, assoc: Association, overflow: Path, room: Watermark | None) -> None:
         super().__init__(assoc)
         self._body = bytearray()
-        self._assembler = RequestAssembler(overflow)
+        self._assembler = RequestAssembler(overflow, room)
         self.requests: list[Request] = []
 
     def start(self) -> None:
@@ -266,6 +267,8 @@ class ServedAssociation(Association):
         Answers an N-EVENT-REPORT request likewise.
     overflow : Path
         Folder for data sets that are too large for the memory.
+    room : Watermark, optional
+        Below it they are not kept.
     """
 
     def __init__(
@@ -276,11 +279,12 @@ class ServedAssociation(Association):
         store: StoreHandler,
         report: ReportHandler,
         overflow: Path,
+        room: Watermark | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self._store = store
         self._report = report
-        self.dul = BlockingUpperLayer(self, overflow)
+        self.dul = BlockingUpperLayer(self, overflow, room)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
         self._connection = PassedSocket(self, client_socket)
         self.set_socket(self._connection)

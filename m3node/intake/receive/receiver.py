@@ -18,6 +18,7 @@ from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 
 from m3node import logs
+from m3node.disk import Watermark
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from m3node.intake.receive.admission import admission_of
 from m3node.intake.receive.association import HEARTBEAT_SECONDS, OpenLease
@@ -51,7 +52,8 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self._admission = admission_of(settings)
         self._layout = DataLayout(settings.data_dir.absolute())
-        self._spool = Spool(self._layout, durable=settings.listener.durable)
+        room = Watermark(self._layout.root, settings.disk.refuse_free_mb)
+        self._spool = Spool(self._layout, durable=settings.listener.durable, room=room)
         self._ae = application_entity(settings.listener)
         self._leases: dict[str, OpenLease] = {}
         self._sessions: set[Session] = set()

@@ -88,7 +88,7 @@ class Session:
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
         self._association = ServedAssociation(
-            ae, connection, store=self._on_store, report=self._on_report, overflow=spool.incoming
+            ae, connection, store=self._on_store, report=self._on_report, overflow=spool.incoming, room=spool.room
         )
         for event, handler in (
             (evt.EVT_REQUESTED, self._on_requested),
@@ -116,6 +116,12 @@ class Session:
         self._calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
         refused = self._admission.refusal(calling=self._calling, called=called, over_limit=self._over_limit)
+        level = logging.WARNING
+        room = self._spool.room
+        if refused is None and room is not None and room.below() and not _only_reports(request):
+            # The acceptor says so once; a sender that knocks for hours must not fill the log as well.
+            level = logging.DEBUG
+            refused = Refusal(2, 3, 2, f"local limit exceeded: less than {room.mb:g} MB are free (disk.refuse_free_mb)")
         if refused is None:
             event.assoc.acceptor.supported_contexts = self._admission.contexts(self._calling)
         if refused is None and self._admission.may_store(self._calling):
@@ -125,7 +131,8 @@ class Session:
             except OSError as error:
                 refused = Refusal(2, 3, 1, f"temporary congestion: the data folder refuses ({error.strerror})")
         if refused is not None:
-            LOGGER.warning(
+            LOGGER.log(
+                level,
                 "rejected an association from %s at %s to %s: %s [%d/%d/%d]",
                 _printable(self._calling),
                 self._peer,
@@ -244,7 +251,8 @@ class Session:
                 identity, request.data, transfer_syntax_uid=transfer_syntax, sender=self._calling
             )
             # Named before the answer: once the sender hears of success, the keeper can know of the instance.
-            cast(OpenLease, self._lease).append(str(stored.path.relative_to(self._spool.data_root)), stored.status)
+            path = str(stored.path.relative_to(self._spool.data_root))
+            cast(OpenLease, self._lease).append(path, stored.status, urgent=request.urgent)
         except InputRejected as error:
             return receive_status.of_rejection(error)
         except OSError as error:
@@ -263,6 +271,12 @@ class Session:
             how,
             *(self._counts[kind] for kind in ("new", "duplicate", "revision", "refused")),
         )
+
+
+def _only_reports(request: A_ASSOCIATE) -> bool:
+    """Whether it is only about storage commitment: a report needs next to no room, and may come only once."""
+    contexts = request.presentation_context_definition_list
+    return bool(contexts) and all(context.abstract_syntax == COMMITMENT.uid for context in contexts)
 
 
 def _printable(title: str) -> str:

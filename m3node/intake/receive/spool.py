@@ -7,6 +7,7 @@ Only then may the sender hear 0x0000.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -18,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
+from m3node.disk import Watermark
 from m3node.durable import sync_folder
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from m3node.intake.receive.identity import Identity
@@ -61,14 +63,19 @@ class Spool:
         Its folders must exist.
     durable : bool
         False leaves out ``fdatasync`` and ``fsync``: only to measure what they cost.
+    room : Watermark, optional
+        Below it nothing is stored.
 
     Attributes
     ----------
     incoming : Path
         Folder for files that are not finished.
+    room : Watermark or None
+        As given.
     """
 
-    def __init__(self, layout: DataLayout, *, durable: bool = True) -> None:
+    def __init__(self, layout: DataLayout, *, durable: bool = True, room: Watermark | None = None) -> None:
+        self.room = room
         self.data_root = layout.root
         self._root = layout.spool
         self.incoming = self._root / INCOMING
@@ -101,8 +108,10 @@ class Spool:
         Raises
         ------
         OSError
-            The disk is full or broken; no part of the instance is left behind.
+            The disk is full, or too full by its watermark, or broken; no part of the instance is left behind.
         """
+        if self.room is not None and self.room.below():
+            raise OSError(errno.ENOSPC, f"less than {self.room.mb:g} MB are free (disk.refuse_free_mb)")
         folder = self._root / identity.study_instance_uid / identity.series_instance_uid
         meta = file_meta(identity, transfer_syntax_uid, sender)
         temporary = self.incoming / f"{self._prefix}.{next(_serial)}.part"
