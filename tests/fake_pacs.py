@@ -18,6 +18,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
+from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from m3node.evaluation.ct_writer import seeded_uid
 from m3node.layout import DataLayout
@@ -81,9 +82,14 @@ def fake_pacs(
     handlers: Sequence[tuple[object, Callable[[Event], object]]] = (),
     require_calling: Sequence[str] = (),
     port: int = 0,
+    commit: Callable[[Event], int] | None = None,
 ) -> Iterator[FakePacs]:
+    """Run the peer; with ``commit``, which answers N-ACTION, it knows storage commitment."""
     pacs = FakePacs(answer)
     ae = AE(ae_title="PACS")
+    if commit is not None:
+        ae.add_supported_context(StorageCommitmentPushModel)
+        handlers = [*handlers, (evt.EVT_N_ACTION, lambda event: (commit(event), None))]
     ae.add_supported_context("1.2.840.10008.1.1")
     for uid in classes:
         ae.add_supported_context(uid, ExplicitVRLittleEndian)

@@ -40,8 +40,10 @@ class Orthanc:
     def post(self, path: str, body: object) -> Any:
         return self._ask("POST", path, body)
 
-    def add_modality(self, name: str, ae_title: str, port: int) -> None:
-        self._ask("PUT", f"/modalities/{name}", {"AET": ae_title, "Host": "127.0.0.1", "Port": port})
+    def add_modality(self, name: str, ae_title: str, port: int, *, commitment: bool = True) -> None:
+        """Name a peer; ``commitment`` lets it ask for storage commitment, which is reported to this port."""
+        entry = {"AET": ae_title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": commitment}
+        self._ask("PUT", f"/modalities/{name}", entry)
 
     def store(self, modality: str, instances: list[str]) -> Any:
         """Let Orthanc send instances (its own identifiers) by its own C-STORE."""
