@@ -280,3 +280,25 @@ def test_a_context_that_was_not_accepted_ends_the_association(node: Node) -> Non
         association.dimse.send_msg(request, 99)
         wait_for(lambda: association.is_aborted)
     assert not report_file(node.layout, TRANSACTION).exists()
+
+
+@pytest.mark.parametrize(("point", "on_disk"), [("report.before", False), ("report.after", True)])
+def test_a_receiver_killed_over_a_report_has_not_acknowledged_it_and_takes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, on_disk: bool
+) -> None:
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    monkeypatch.setenv("M3NODE_TEST_FAULTS", str(faults))
+    with running(tmp_path, destinations=DESTINATIONS) as node:
+        (faults / point).touch()
+        with reporter(node.port) as association:
+            assert send(association, report(TRANSACTION, instances(1))) is None
+        assert report_file(node.layout, TRANSACTION).exists() == on_disk
+        assert list(faults.iterdir()) == []
+
+        def acknowledged() -> bool:
+            with reporter(node.port) as association:
+                return association.is_established and send(association, report(TRANSACTION, instances(1))) == 0x0000
+
+        wait_for(acknowledged)
+    assert len(list(node.layout.commitments.iterdir())) == 1
