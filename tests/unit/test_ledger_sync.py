@@ -292,6 +292,16 @@ def test_what_waits_without_a_file_is_gone_but_what_ended_is_remembered(lite: No
     assert {row["destination"] for row in rows_of(lite.ledger, Delivery)} == {"pacs", "dead"}
 
 
+def test_a_dead_letter_that_a_person_moved_back_up_waits_again(lite: Node) -> None:
+    dead = lite.deliver(entry("pacs", "1.2.g1", state=DeliveryState.DEAD, finished_at=41.5), "aside")
+    catch_up(lite.layout, lite.ledger)
+    assert row_of(lite.ledger, Delivery)["state"] == "dead"
+    dead.rename(dead.parent.parent / dead.name)
+    catch_up(lite.layout, lite.ledger)
+    row = row_of(lite.ledger, Delivery)
+    assert (row["state"], row["finished_at"]) == ("waiting", None)
+
+
 def test_an_entry_that_waits_and_is_filed_counts_as_filed(lite: Node) -> None:
     sent = entry("pacs", "1.2.g1", state=DeliveryState.SENT, finished_at=41.5)
     lite.deliver(sent, "sent")

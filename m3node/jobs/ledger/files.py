@@ -181,5 +181,8 @@ def read_entry(path: Path, filed: str = "") -> Entry:
     if filed and entry.state not in ENDS:
         cancelled = entry.last_error.startswith("superseded by ")
         aside = DeliveryState.CANCELLED if cancelled else DeliveryState.DEAD
-        entry = replace(entry, state=DeliveryState.SENT if filed == "sent" else aside)
+        return replace(entry, state=DeliveryState.SENT if filed == "sent" else aside)
+    if not filed and entry.state in ENDS:
+        # A person moved it back up, to have it sent again.
+        return replace(entry, state=DeliveryState.WAITING, finished_at=0.0)
     return entry

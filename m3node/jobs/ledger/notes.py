@@ -85,9 +85,9 @@ class Ledger:
         rows = [instance_row(header) for header in headers]
         return self._note(lambda connection: upsert(connection, Instance, rows))
 
-    def note_manifest(self, manifest: Manifest) -> bool:
+    def note_manifest(self, manifest: Manifest | ManifestFacts) -> bool:
         """Note a generation; its run is queued, unless it is further along."""
-        facts = ManifestFacts.of(manifest)
+        facts = manifest if isinstance(manifest, ManifestFacts) else ManifestFacts.of(manifest)
         return self._note(lambda connection: put_manifests(connection, [facts]))
 
     def note_rejected(self, key: StackKey, run: str, study_uid: str, rejection: Rejection, at: float) -> bool:

@@ -145,7 +145,7 @@ class _Follower:
         self._report.series = self._batches("index", paths, read_series, write, size=BATCH // 25)
 
     def _follow_manifests(self) -> None:
-        paths = self._changed(self._layout.manifests, ".json")
+        paths = self._replaced(self._layout.manifests)
 
         def write(connection: Connection, batch: Sequence[ManifestFacts]) -> None:
             put_manifests(connection, batch)
@@ -207,10 +207,10 @@ class _Follower:
         waiting: set[tuple[str, str]] = set()
         changed: list[tuple[str, Path]] = []
         for box, _ in _entries(self._layout.outbox, ""):
-            waiting |= {(box.name, path.stem) for path, _ in _entries(box, ".json")}
+            waiting |= {(box.name, name.removesuffix(".json")) for name in os.listdir(box)}
             # What is filed wins over what still waits under the same name: a kill came between the two.
             for filed in ("", "sent", "aside"):
-                changed += [(filed, path) for path in self._changed(box / filed, ".json")]
+                changed += [(filed, path) for path in self._replaced(box / filed)]
 
         def read(item: tuple[str, Path]) -> Entry:
             filed, path = item
@@ -234,7 +234,15 @@ class _Follower:
         self._write(_forget_deliveries, gone)
 
     def _changed(self, folder: Path, suffix: str) -> list[Path]:
+        """Return the files, or with an empty suffix the folders, that have changed, by name."""
         return [path for path, at in _entries(folder, suffix) if at >= self._since]
+
+    def _replaced(self, folder: Path) -> list[Path]:
+        """The same of JSON files that are only ever written under a new name, which changes their folder."""
+        try:
+            return self._changed(folder, ".json") if folder.stat().st_mtime >= self._since else []
+        except FileNotFoundError:
+            return []
 
     def _batches(
         self,
