@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from m3node.delivery.commitment import after_store, review_stored
 from m3node.delivery.entry import to_json
 from m3node.delivery.outbox import box_of, waiting
 from m3node.delivery.state import DeliveryState
-from m3node.intake.receive.commitment import acted_file, report_file
+from m3node.intake.receive.commitment import acted_file, forget_reports, report_file
+from m3node.layout import DataLayout
 
 
 def test_a_clock_that_was_set_back_does_not_wait_for_years(tmp_path: Path) -> None:
@@ -234,3 +236,18 @@ def test_killed_between_the_entrys_file_and_the_reports_the_report_is_filed_away
     assert it.sweep() == []
     assert it.entry == done
     assert (it.reports(), it.reports("acted")) == ([], [mine.transaction_uid])
+
+
+def test_old_reports_are_forgotten_and_one_that_waits_is_not(tmp_path: Path) -> None:
+    with fake_pacs(commit=Asked()) as pacs:
+        it = here(tmp_path, pacs)
+        mine = it.stored()
+    for transaction in ("2.25.1", "2.25.2", mine.transaction_uid):
+        reported(it, transaction, [mine.sop_instance_uid])
+    it.sweep()
+    reported(it, "2.25.3", [])
+    for path in it.layout.commitments.rglob("*.json"):
+        os.utime(path, (NOW, NOW if path.stem != "2.25.2" else NOW + 1000))
+    assert forget_reports(it.layout, NOW + 500) == 2
+    assert (it.reports("acted"), it.reports("unknown"), it.reports()) == ([], ["2.25.2"], ["2.25.3"])
+    assert forget_reports(DataLayout(tmp_path / "new"), NOW) == 0

@@ -202,3 +202,22 @@ def file_away(path: Path, folder: str) -> None:
         return
     sync_folder(target.parent)
     sync_folder(path.parent)
+
+
+def forget_reports(layout: DataLayout, before: float) -> int:
+    """Remove reports that were acted on, or that nobody knew, and came before a time (seconds since the epoch).
+
+    One that comes again after that is found by the delivery that has ended, or is unknown once more.
+
+    Returns
+    -------
+    int
+        How many were removed.
+    """
+    count = 0
+    for folder in ("acted", "unknown"):
+        for path in (layout.commitments / folder).glob("[!.]*.json"):
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+                count += 1
+    return count
