@@ -66,6 +66,6 @@ def parse_peer(text: str) -> Peer:
         raise ConfigError(f"in {text!r}, put the IPv6 address in brackets: AE@[::1]:104")
     if not host or any(character.isspace() or character in "[]" for character in host):
         raise ConfigError(f"{text!r} names no host; write AE@HOST:PORT")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise ConfigError(f"{port!r} in {text!r} is no port; a number of 1 to 65535 is")
     return Peer(ae_title=parse_ae_title(title), host=host, port=int(port))

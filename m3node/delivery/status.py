@@ -18,6 +18,8 @@ _MEANINGS: tuple[tuple[int, int, Verdict, str], ...] = (
     (0x0001, 0x0001, Verdict.STORED, "stored, with a warning"),
     (0x0107, 0x0107, Verdict.STORED, "stored, with a warning about an attribute"),
     (0x0110, 0x0110, Verdict.AGAIN, "processing failure"),
+    # Said by an archive that has it from an attempt whose answer was lost: no other bytes go out under its UID.
+    (0x0111, 0x0111, Verdict.STORED, "stored before"),
     (0x0116, 0x0116, Verdict.STORED, "stored, with a warning about an attribute's value"),
     (0x0117, 0x0117, Verdict.REFUSED, "invalid SOP instance"),
     (0x0122, 0x0122, Verdict.REFUSED, "SOP class not supported"),

@@ -107,7 +107,11 @@ class LiverFrames:
             for pixels in found:
                 yield self._is_liver(pixels)
         except (ValueError, AttributeError, RuntimeError, NotImplementedError, OSError, EOFError) as error:
-            raise InputRejected(Reason.UNDECODABLE, f"SEG {self.uid}: its frames cannot be decoded: {error}") from error
+            # The decoder's own words may quote the data set.
+            raise InputRejected(
+                Reason.UNDECODABLE,
+                f"SEG {self.uid}: its frames cannot be decoded ({type(error).__name__}); send it again",
+            ) from error
 
     def _is_liver(self, pixels: npt.NDArray[Any]) -> BoolArray:
         if self.kind == "LABELMAP":
@@ -185,7 +189,9 @@ def _read(path: Path) -> Dataset:
     try:
         seg = dcmread(path, defer_size=DEFERRED_BYTES)
     except (InvalidDicomError, OSError, EOFError, ValueError) as error:
-        raise InputRejected(Reason.UNREADABLE, f"{path.name} cannot be read as DICOM: {error}") from error
+        raise InputRejected(
+            Reason.UNREADABLE, f"{path.name} cannot be read as DICOM ({type(error).__name__})"
+        ) from error
     if str(seg.get("SOPClassUID", "")) not in SOP_CLASSES:
         raise InputRejected(Reason.NOT_CT, f"{path.name} is no segmentation.")
     return seg

@@ -341,6 +341,7 @@ def test_back_off_doubles_and_is_capped() -> None:
     ("first", "last", "verdict"),
     [
         (0x0000, 0x0000, Verdict.STORED),
+        (0x0111, 0x0111, Verdict.STORED),
         (0xB000, 0xBFFF, Verdict.STORED),
         (0xA700, 0xA7FF, Verdict.AGAIN),
         (0xA900, 0xA9FF, Verdict.REFUSED),

@@ -164,7 +164,7 @@ def test_an_answered_input_moves_to_done_under_a_name_of_ours(watched: Watched) 
     assert (job / "input" / "a.dcm").read_bytes() == b"pixels"
     reason = json.loads((job / "reason.json").read_text())
     assert (reason["processed"], reason["results"]) == (1, str(watched.out / job.name))
-    assert "1 stacks were answered" in (job / "reason.txt").read_text()
+    assert "1 stack was answered" in (job / "reason.txt").read_text()
     assert sorted(path.name for path in job.iterdir()) == ["input", "reason.json", "reason.txt"]
 
 

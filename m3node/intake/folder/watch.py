@@ -269,8 +269,9 @@ def _is_numbered(folder: Path) -> bool:
 
 def _write_reason(job: Path, verdict: Verdict, out: Path) -> None:
     """Say beside the input what became of it: for programs, and for people."""
+    answered = "1 stack was" if verdict.processed == 1 else f"{verdict.processed} stacks were"
     head = (
-        f"{verdict.processed} stacks were answered; the results are in {out}."
+        f"{answered} answered; the results are in {out}."
         if verdict.processed
         else "Nothing in this input could be used."
     )
