@@ -107,6 +107,12 @@ class ServedNode:
                 self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """The first process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What all of its processes said."""
         return self.log_file.read_text(encoding="utf-8")

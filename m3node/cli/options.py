@@ -8,6 +8,9 @@ from pathlib import Path
 
 from m3node.errors import ConfigError
 
+LAST_SLOT = 999
+"""Machines number their slots as they like; more GPUs than that are no node."""
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--config``."""
@@ -36,3 +39,10 @@ def text_epilog(*examples: str) -> str:
     """Return the epilog that shows examples."""
     heading = "example" if len(examples) == 1 else "examples"
     return "\n".join([f"{heading}:", *(f"  {example}" for example in examples)])
+
+
+def slot_number(text: str) -> int:
+    """Parse the number of a worker slot, from 0."""
+    if not text.isdecimal() or int(text) > LAST_SLOT:
+        raise argparse.ArgumentTypeError(f"a slot is a number from 0 to {LAST_SLOT}")
+    return int(text)

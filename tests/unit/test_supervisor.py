@@ -17,7 +17,6 @@ import pytest
 
 from m3node.errors import ConfigError
 from m3node.jobs.node import supervisor
-from m3node.jobs.node.lock import exclusive
 from m3node.jobs.node.supervisor import Report, Role, StartError, Supervisor
 from m3node.settings import JobSettings, Settings
 from waiting import wait_for
@@ -206,13 +205,6 @@ def lives(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_one_data_folder_has_one_node(tmp_path: Path) -> None:
-    with exclusive(tmp_path), pytest.raises(ConfigError, match=f"process {os.getpid()}"), exclusive(tmp_path):
-        pass
-    with exclusive(tmp_path):
-        pass
 
 
 def ignores(settings: Settings, stop: threading.Event, report: Report) -> None:

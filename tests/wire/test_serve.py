@@ -149,7 +149,7 @@ def test_the_death_of_any_process_but_the_first_is_survived(
 ) -> None:
     node.send(*files[:6])
     listening = node.log.count("listening on")
-    for role in ("watch", "keeper", "worker", "deliverer", "acceptor"):
+    for role in ("watch", "keeper", "clerk", "worker-0", "deliver", "acceptor"):
         started = node.log.count(f"started {role}")
         line = [line for line in node.log.splitlines() if f"started {role} (process" in line][-1]
         os.kill(int(line.split("(process ")[1].rstrip(")")), signal.SIGKILL)
@@ -164,7 +164,7 @@ def test_a_second_node_on_the_same_data_folder_is_refused(node: ServedNode) -> N
     command = [sys.executable, "-m", "m3node", "serve", "--config", str(node.config), "--port", "0"]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
-    assert "another node" in second.stderr
+    assert f"runs already (process {node.pid} on" in second.stderr
 
 
 def test_a_port_that_is_taken_ends_the_start_with_its_reason(node: ServedNode, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from m3node.jobs.answer.record import RECORD
 from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.files import read_manifest_facts
+from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -47,12 +48,15 @@ class Reconciler:
         The tree.
     dispatcher : Dispatcher
         To the engine.
+    ledger : Ledger
+        Told of each job that is handed over, before its worker can tell that it began.
     """
 
-    def __init__(self, settings: Settings, dispatcher: Dispatcher) -> None:
+    def __init__(self, settings: Settings, dispatcher: Dispatcher, ledger: Ledger) -> None:
         self._settings = settings
         self._layout = DataLayout(settings.data_dir)
         self._dispatcher = dispatcher
+        self._ledger = ledger
         self._stamp = -1
         self._known: set[str] = set()
         self._read: dict[str, ManifestFacts] = {}
@@ -146,4 +150,7 @@ class Reconciler:
 
     def _hand_over(self, run: str) -> int:
         facts = self._facts(run)
-        return int(facts is not None and self._dispatcher.enqueue_job(facts.key, run, facts.priority))
+        if facts is None:
+            return 0
+        self._ledger.note_manifest(facts)
+        return int(self._dispatcher.enqueue_job(facts.key, run, facts.priority))

@@ -1,8 +1,4 @@
-"""The node: which processes it is made of, and how it comes up.
-
-Every process talks to the others through files under the data folder only, so each can be killed and started again by
-itself. Imports are inside the roles, so that a process loads what it needs and no more.
-"""
+"""How a node comes up: its data folder taken, its databases made ready, its processes started."""
 
 from __future__ import annotations
 
@@ -10,14 +6,15 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from m3node.errors import ConfigError
+from m3node.errors import DatabaseError
 from m3node.jobs.engine.setup import prepare
-from m3node.jobs.node.lock import exclusive
-from m3node.jobs.node.supervisor import Report, Role, Supervisor
+from m3node.jobs.node import roles
+from m3node.jobs.node.locks import hold
+from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -25,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None = None) -> None:
-    """Run the node until ``stop`` is set; call it from the main thread.
+    """Run all roles on this machine until ``stop`` is set; call it from the main thread.
 
     Parameters
     ----------
@@ -39,93 +36,62 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     Raises
     ------
     ConfigError
-        The data folder is in use or cannot be written, or the watched folder's results would land in itself.
+        One of the roles runs already, the data folder cannot be written, or the watched folder's results would land
+        in itself.
     StartError
         The port cannot be listened on.
     """
-    settings = _portable(settings)
-    _prepare_watch(settings)
-    if ready_file is not None:
-        ready_file.unlink(missing_ok=True)
-    with exclusive(settings.data_dir):
-        DataLayout(settings.data_dir).create()
-        prepare(settings)
-        Supervisor(roles(settings), settings, partial(_on_ready, settings, ready_file)).run(stop)
-    if ready_file is not None:
-        ready_file.unlink(missing_ok=True)
+    settings = portable(settings)
+    if settings.watch.folder is not None:
+        roles.prepare_watch(settings)
+    _run(settings, stop, roles.serving(settings), roles.locks_taken(settings), ready_file)
 
 
-def roles(settings: Settings) -> tuple[Role, ...]:
-    """Return the node's processes; the one that stops first, because it takes work in, stands first."""
-    watching = (Role("watch", _watch),) if settings.watch.folder is not None else ()
-    return (
-        Role("acceptor", _acceptor, essential=True),
-        *watching,
-        # Quiet is counted from when senders can come back, not from when their node began to start.
-        Role("keeper", _keeper, after="acceptor"),
-        Role("clerk", _clerk),
-        Role("worker", _worker),
-        Role("deliverer", _deliverer),
-    )
+def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None = None) -> None:
+    """Receive until ``stop`` is set, and hand over what is complete; see `serve`.
+
+    Raises
+    ------
+    ConfigError
+        A listener runs on the data folder already, or it cannot be written.
+    StartError
+        The port cannot be listened on.
+    """
+    _run(portable(settings), stop, roles.listening(), (), ready_file)
 
 
-def _acceptor(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.intake.receive.acceptor import serve_associations  # noqa: PLC0415
-
-    serve_associations(settings, ready=report, stop=stop)
-
-
-def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.imaging.digest import content_digest  # noqa: PLC0415
-    from m3node.intake.keeper.keeper import run_keeper  # noqa: PLC0415
-    from m3node.jobs.answer.rejections import record_rejection  # noqa: PLC0415
-
-    record = partial(record_rejection, DataLayout(settings.data_dir))
-    run_keeper(settings, stop, record=record, content_digest=content_digest)
-
-
-def _clerk(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.jobs.node.clerk import run_clerk  # noqa: PLC0415
-
-    run_clerk(settings, stop)
-
-
-def _worker(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.jobs.node.worker import run_worker  # noqa: PLC0415
-
-    run_worker(settings, 0, stop)
-
-
-def _deliverer(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.delivery.deliverer import run_deliverer  # noqa: PLC0415
-
-    run_deliverer(settings, stop)
-
-
-def _watch(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.jobs.inputs.watching import run_watch  # noqa: PLC0415
-
-    run_watch(settings, stop)
-
-
-def _portable(settings: Settings) -> Settings:
-    """Return the tree as a plain ``Settings`` (it travels to other processes) with absolute folders."""
-    values: dict[str, Any] = {name: getattr(settings, name) for name in Settings.model_fields}
+def portable(settings: Settings) -> Settings:
+    """Return the tree as a plain ``Settings`` (it travels to other processes) with an absolute data folder."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
     values["data_dir"] = settings.data_dir.expanduser().absolute()
     return Settings.model_construct(**values)
 
 
-def _prepare_watch(settings: Settings) -> None:
-    """Make the watched folder before anybody is told that the node is ready."""
-    folder, out = settings.watch.folder, settings.watch.out
-    if folder is None or out is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the watched folder {folder} (watch.folder): {error.strerror}") from error
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(f"watch.out ({out}) lies in watch.folder ({folder}): results would be taken for input")
+def _run(
+    settings: Settings,
+    stop: threading.Event,
+    processes: Sequence[Role],
+    free: Sequence[str],
+    ready_file: Path | None,
+) -> None:
+    layout = DataLayout(settings.data_dir)
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+    with hold(layout, roles.LISTEN):
+        layout.create()
+        for name in free:
+            # The process that is the role takes it again. Looked at here, so that a role that runs apart is named
+            # at the start, and not by a process that is started in vain for ever.
+            with hold(layout, name):
+                pass
+        try:
+            prepare(settings)
+        except DatabaseError as error:
+            # What comes in is stored all the same, and waits for the processes that wait for the database.
+            _log.error("%s; series are received, and processed when it is there", error)
+        Supervisor(processes, settings, partial(_on_ready, settings, ready_file)).run(stop)
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
 
 
 def _on_ready(settings: Settings, ready_file: Path | None, role: str, value: object) -> Settings | None:
