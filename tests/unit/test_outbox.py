@@ -361,5 +361,5 @@ def test_every_status_is_judged_and_named_by_its_code(status: int) -> None:
 
 
 def test_a_status_that_the_standard_does_not_know_is_never_taken_for_stored() -> None:
-    known = {0x0000, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)}
+    known = {0x0000, 0x0001, 0x0107, 0x0111, 0x0116, *range(0xB000, 0xC000)}
     assert {s for s in range(0x10000) if judge_status(s)[0] is Verdict.STORED} == known
