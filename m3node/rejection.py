@@ -32,6 +32,7 @@ class Reason(StrEnum):
     MIXED_PATIENTS = "mixed-patients"
     MIXED_STUDIES = "mixed-studies"
     NOT_SELECTED = "not-selected"
+    EARLIER_PURGED = "earlier-purged"
     FAILED = "failed"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,38 @@ from pydicom.uid import SegmentationStorage
 
 from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
 from m3node.imaging.digest import content_digest
-from m3node.intake.keeper.keeper import Keeper
+from m3node.intake.keeper.index import Index, SeriesRecord
+from m3node.intake.keeper.keeper import PURGE_SECONDS, Keeper
+from m3node.intake.keeper.purging import Held
 from m3node.intake.receive.association import OpenLease
 from m3node.intake.series.manifest import Manifest, StackKey, read_manifest
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
-from m3node.settings import Caller, CompletenessSettings, ListenerSettings, Settings
+from m3node.settings import Caller, CompletenessSettings, ListenerSettings, PriorityRule, Settings
 
 QUIET = 10.0
 CALLERS = (
     Caller(ae_title="HASTY", quiet_seconds=2.0),
     Caller(ae_title="CONTOURS", wait_for_seg_seconds=60.0),
+    Caller(ae_title="EMERGENCY", stat=True),
 )
 
 
 class Node:
     """A keeper of ``folder/data``, and what is sent to it in ``folder/sent``."""
 
-    def __init__(self, folder: Path, *, late_seg: bool = False) -> None:
+    def __init__(self, folder: Path, *, late_seg: bool = False, priority: Sequence[PriorityRule] = ()) -> None:
         self.layout = DataLayout(folder / "data")
         self.layout.create()
         self.now = 1000.0
         self.recorded: list[tuple[StackKey, int, str, Rejection]] = []
+        self.announced: list[Manifest] = []
+        self.disposable: list[str] = []
         self.settings = Settings(
             data_dir=self.layout.root,
             listener=ListenerSettings(callers=CALLERS),
             completeness=CompletenessSettings(quiet_seconds=QUIET, late_seg_makes_generation=late_seg),
+            priority=tuple(priority),
         )
         self.leases: dict[str, OpenLease] = {}
         self._sent = folder / "sent"
@@ -50,8 +56,33 @@ class Node:
 
     def restart(self) -> None:
         """As after kill -9: nothing but the files is left."""
-        self.keeper = Keeper(self.settings, record=self._record, content_digest=content_digest, clock=lambda: self.now)
+        self.keeper = Keeper(
+            self.settings,
+            record=self._record,
+            content_digest=content_digest,
+            announce=self.announced.append,
+            disposable=self._dispose,
+            clock=lambda: self.now,
+        )
         self.keeper.rescan()
+
+    def _dispose(self, held: Sequence[Held]) -> Iterator[str]:
+        there = {item.series for item in held}
+        yield from (series for series in self.disposable if series in there)
+
+    def purge(self, *seeds: int) -> None:
+        """Have the pixels of series removed when they may be."""
+        self.disposable = [seeded_uid(seed, "series") for seed in seeds]
+        self.wait(PURGE_SECONDS)
+        self.disposable = []
+
+    def files(self, seed: int = 1) -> list[str]:
+        """Names of a series' files in the spool."""
+        return sorted(path.name for path in self.layout.spool.glob(f"*/{seeded_uid(seed, 'series')}/*"))
+
+    def index(self, seed: int = 1) -> SeriesRecord:
+        """What the index knows of a series."""
+        return Index(self.layout.index).load(seeded_uid(seed, "series"))
 
     def _record(self, key: StackKey, generation: int, digest: str, rejection: Rejection) -> None:
         self.recorded.append((key, generation, digest, rejection))
@@ -76,14 +107,22 @@ class Node:
         os.utime(path, (self._mtime, self._mtime))
         return path.relative_to(self.layout.root).as_posix(), status
 
-    def store(self, *sources: Path, sender: str = "PACS", revision: str = "", close: bool = True) -> None:
+    def store(
+        self,
+        *sources: Path,
+        sender: str = "PACS",
+        revision: str = "",
+        close: bool = True,
+        urgent: Iterable[Path] = (),
+    ) -> None:
         """Receive files over one association."""
         lease = self.leases.get(sender)
         if lease is None:
             lease = OpenLease(self.layout.associations, calling=sender, called="M3NODE", peer="127.0.0.1")
             self.leases[sender] = lease
         for source in sources:
-            lease.append(*self.spool(source, sender=sender, revision=revision))
+            path, status = self.spool(source, sender=sender, revision=revision)
+            lease.append(path, status, urgent=source in set(urgent))
         if close:
             self.close(sender)
 

@@ -9,7 +9,8 @@ import pytest
 from keeping import QUIET, Node
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import seeded_uid
-from m3node.intake.keeper.keeper import READ_TRIES, RETRY_SECONDS
+from m3node.intake.keeper.keeper import RETRY_SECONDS
+from m3node.intake.keeper.register import READ_TRIES
 from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.reading import read_header
 from m3node.intake.series.stacks import Stack
@@ -38,7 +39,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[Path]:
             raise error
         return read_header(path, root, received_at=received_at)
 
-    monkeypatch.setattr("m3node.intake.keeper.keeper.read_header", read)
+    monkeypatch.setattr("m3node.intake.keeper.register.read_header", read)
     return tried
 
 

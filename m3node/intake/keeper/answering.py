@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import logging
 from collections import defaultdict
@@ -21,14 +22,16 @@ from m3node.intake.keeper.index import (
     rejected_line,
 )
 from m3node.intake.keeper.revisions import choose
+from m3node.intake.keeper.urgency import ROUTINE, STAT, is_urgent
 from m3node.intake.series import sop_classes
 from m3node.intake.series.eligibility import judge
 from m3node.intake.series.header import InstanceHeader
-from m3node.intake.series.manifest import StackKey, make_manifest, slices_digest, write_manifest
+from m3node.intake.series.manifest import Manifest, StackKey, make_manifest, slices_digest, write_manifest
 from m3node.intake.series.seg_reference import read_seg_reference
 from m3node.intake.series.selection import select
 from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.layout import DataLayout
+from m3node.logs import describe
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
@@ -36,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 Record = Callable[[StackKey, int, str, Rejection], object]
 """Records why a stack (with its generation) or instances of a series (generation 0) get no results."""
+
+Announce = Callable[[Manifest], object]
+"""Told of each manifest right after it was written."""
 
 Content = Callable[[Path], str]
 """Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected``."""
@@ -52,18 +58,26 @@ class Answering:
         ``eligibility``, ``selection`` and ``completeness`` count.
     index : Index
         Gets what was not fit, and the content digests of revisions.
-    record, content_digest : callable
+    record, content_digest, announce : callable
         Come from later stages, which intake does not know.
     """
 
     def __init__(
-        self, layout: DataLayout, settings: Settings, index: Index, record: Record, content_digest: Content
+        self,
+        layout: DataLayout,
+        settings: Settings,
+        index: Index,
+        *,
+        record: Record,
+        content_digest: Content,
+        announce: Announce,
     ) -> None:
         self._layout = layout
         self._settings = settings
         self._index = index
         self._record = record
         self._content_digest = content_digest
+        self._announce = announce
 
     def answer(self, series: str, record: SeriesRecord) -> Settled:
         """Answer a complete series; what is answered already stays as it is.
@@ -80,11 +94,13 @@ class Answering:
         """
         chosen = choose(record.headers.values(), lambda header: self._content(series, record, header))
         self._refuse(series, (*record.refused.values(), *chosen.undecodable))
-        images = [header for header in chosen.used if header.sop_class_uid in sop_classes.CT]
+        used = self._without_late(series, record, chosen.used)
+        images = [header for header in used if header.sop_class_uid in sop_classes.CT]
         stacks = group_stacks(images)
         stacked = {header.sop_instance_uid for stack in stacks for header in stack.instances}
-        self._refuse(series, self._unused(header for header in chosen.used if header.sop_instance_uid not in stacked))
-        segs = _newest(record.segs.values())
+        self._refuse(series, self._unused(header for header in used if header.sop_instance_uid not in stacked))
+        # A SEG whose file was removed since is no input any more.
+        segs = _newest(seg for seg in record.segs.values() if (self._layout.spool / seg.path).exists())
         answers = read_answers(self._layout.manifests, series, record.rejected)
         present = [stack.key for stack in stacks]
         unfit = False
@@ -99,17 +115,35 @@ class Answering:
             if following is None:
                 _log.info("stack %s: nothing new", stack.key.label)
             elif (rejection := self._judge(stack)) is None:
-                self._make(stack, following, segs)
+                self._make(stack, following, segs, asked=record.urgent)
             else:
                 unfit = True
                 if not following.judged:
                     self._reject(stack, following, rejection, record)
-        return Settled(record.files, unfit)
+        return Settled(record.files, unfit, purged=bool(record.purged))
 
     def fail(self, series: str, what: str) -> None:
         """Record that a series could not be judged, for no fault of its own."""
         message = f"series {series} could not be judged, for no fault of its own: {what}; it is kept"
         self._refuse(series, [Rejection(Reason.FAILED, message, series)])
+
+    def _without_late(
+        self, series: str, record: SeriesRecord, headers: Sequence[InstanceHeader]
+    ) -> Sequence[InstanceHeader]:
+        """Set images apart that came when the earlier ones of their series were removed: a part is not analysed."""
+        if not any(header.sop_class_uid in sop_classes.CT for header in record.purged.values()):
+            return headers
+        late = [header for header in headers if header.sop_class_uid in sop_classes.CT]
+        if late:
+            day = dt.datetime.fromtimestamp(record.purged_at).astimezone().date().isoformat()
+            message = (
+                f"series {series}: {len(late)} slices came after its earlier slices were purged ({day}), and a part of "
+                "a series is not analysed; the earlier results stay. Send the whole series under a new Series "
+                "Instance UID to have it analysed"
+            )
+            digest = hashlib.sha256("\0".join(sorted(contents(late))).encode()).hexdigest()
+            self._record(StackKey(series, ""), 0, digest, Rejection(Reason.EARLIER_PURGED, message, series))
+        return [header for header in headers if header.sop_class_uid not in sop_classes.CT]
 
     def _judge(self, stack: Stack) -> Rejection | None:
         return judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
@@ -121,16 +155,23 @@ class Answering:
         self._index.append(stack.key.series_instance_uid, [fact])
         apply(record, fact)
 
-    def _make(self, stack: Stack, following: Next, segs: Sequence[InstanceHeader]) -> None:
+    def _make(self, stack: Stack, following: Next, segs: Sequence[InstanceHeader], *, asked: bool) -> None:
+        urgent = is_urgent(stack.instances, self._settings, asked=asked)
         manifest = make_manifest(
             stack,
             root=self._layout.spool,
             generation=following.generation,
             supersedes=following.supersedes,
             liver_segs=segs,
+            priority=STAT if urgent else ROUTINE,
         )
         path = write_manifest(manifest, self._layout.manifests)
-        _log.info("manifest %s: %d slices, %d SEGs with a liver", path.stem, len(stack.slices), len(segs))
+        slices, stat = len(stack.slices), ", urgent" if urgent else ""
+        _log.info("manifest %s: %d slices, %d SEGs with a liver%s", path.stem, slices, len(segs), stat)
+        try:
+            self._announce(manifest)
+        except Exception as error:  # noqa: BLE001 - the manifest is written: who looks for new ones finds it
+            _log.error("manifest %s could not be announced, and waits to be found: %s", path.stem, describe(error))
 
     def _content(self, series: str, record: SeriesRecord, header: InstanceHeader) -> str:
         digest = record.contents.get(header.path)

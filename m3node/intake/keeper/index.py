@@ -7,15 +7,19 @@ One fact a line, an object with one key::
     {"own": path}       one of our own objects that came back
     {"content": …}      what the pixels and geometry of a revision come to: path, digest
     {"seg": …}          a SEG with a liver that references this series: its header
+    {"stat": true}      a sender asked for high priority
     {"rejected": …}     a generation of a stack that was not fit: stack, generation, key
     {"settled": …}      everything is answered: how many files that was, and whether any of it was not fit
+    {"purged": …}       all files named so far were removed after they were answered: when
 
 The spool is the truth and the index a memory of it, so that nothing here is synchronised to disk: a line that a crash
-tore off or lost is read from the spool again.
+tore off or lost is read from the spool again. Only once files are to be removed does the index take their place: it is
+on disk before the first of them goes.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable
@@ -24,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m3node.durable import sync_folder
 from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.header_json import header_from_dict, header_to_dict
 from m3node.rejection import Reason, Rejection
@@ -62,10 +67,13 @@ class Settled:
     unfit : bool
         Whether a stack's newest answer is a rejection: sent again, it is judged again, because the settings may be
         others now.
+    purged : bool
+        Whether files of the series were removed.
     """
 
     files: int
     unfit: bool
+    purged: bool = False
 
 
 @dataclass(slots=True)
@@ -86,6 +94,12 @@ class SeriesRecord:
         By path.
     rejected : list of RejectedGeneration
         What was not fit.
+    urgent : bool
+        Whether a sender asked for high priority.
+    purged : dict of str to InstanceHeader
+        What was there and was removed, by `content_of`; all else here is about what is there now.
+    purged_at : float
+        When, last; seconds since the epoch, 0 when nothing was.
     settled : Settled or None
         None when something is not answered.
     """
@@ -96,6 +110,9 @@ class SeriesRecord:
     contents: dict[str, str] = field(default_factory=dict)
     segs: dict[str, InstanceHeader] = field(default_factory=dict)
     rejected: list[RejectedGeneration] = field(default_factory=list)
+    urgent: bool = False
+    purged: dict[str, InstanceHeader] = field(default_factory=dict)
+    purged_at: float = 0.0
     settled: Settled | None = None
 
     def knows(self, path: str) -> bool:
@@ -104,8 +121,13 @@ class SeriesRecord:
 
     @property
     def files(self) -> int:
-        """How many files of the spool were read."""
+        """How many files of the spool were read and are still there."""
         return len(self.headers) + len(self.refused) + len(self.own)
+
+
+def content_of(header: InstanceHeader) -> str:
+    """Return what an instance that comes again has in common with itself: its name and its bytes."""
+    return f"{header.sop_instance_uid} {header.transfer_syntax_uid} {header.sha256}"
 
 
 def header_line(header: InstanceHeader) -> dict[str, Any]:
@@ -133,6 +155,11 @@ def seg_line(header: InstanceHeader) -> dict[str, Any]:
     return {"seg": header_to_dict(header)}
 
 
+def stat_line() -> dict[str, Any]:
+    """Return the fact that a sender asked for high priority."""
+    return {"stat": True}
+
+
 def rejected_line(generation: RejectedGeneration) -> dict[str, Any]:
     """Return the fact that a generation was not fit."""
     return {"rejected": {"stack": generation.stack, "generation": generation.generation, "slices": generation.slices}}
@@ -140,7 +167,12 @@ def rejected_line(generation: RejectedGeneration) -> dict[str, Any]:
 
 def settled_line(settled: Settled) -> dict[str, Any]:
     """Return the fact that everything is answered."""
-    return {"settled": {"files": settled.files, "unfit": settled.unfit}}
+    return {"settled": {"files": settled.files, "unfit": settled.unfit, "purged": settled.purged}}
+
+
+def purged_line(at: float) -> dict[str, Any]:
+    """Return the fact that all files named so far go."""
+    return {"purged": {"at": at}}
 
 
 class Index:
@@ -174,15 +206,43 @@ class Index:
                 record.settled = None
         return record
 
-    def append(self, series: str, facts: Iterable[dict[str, Any]]) -> None:
-        """Add facts to a series; one write, so that at most the last line can be torn."""
+    def append(self, series: str, facts: Iterable[dict[str, Any]], *, durable: bool = False) -> None:
+        """Add facts to a series; one write, so that at most the last line can be torn.
+
+        Parameters
+        ----------
+        series : str
+            Its Series Instance UID.
+        facts : iterable of dict
+            Lines.
+        durable : bool
+            Whether all that is known of the series must survive a power cut from now on.
+
+        Raises
+        ------
+        OSError
+            The disk refuses; the facts count as not written, and may be added again.
+        """
         text = "".join(json.dumps(fact, ensure_ascii=False, separators=(",", ":")) + "\n" for fact in facts)
         with self._path(series).open("a+b", buffering=0) as stream:
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
                 # A crash or a full disk tore the last line: it is lost, and must not take the next with it.
                 text = text if stream.read(1) == b"\n" else f"\n{text}"
-            stream.write(text.encode())
+            encoded = text.encode()
+            if stream.write(encoded) < len(encoded):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fsync(stream.fileno())
+        if durable:
+            sync_folder(self._folder)
+
+    def changed_at(self, series: str) -> float:
+        """Return when a fact was added last, seconds since the epoch; 0 when nothing is known of the series."""
+        try:
+            return self._path(series).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def settled(self, series: str) -> Settled | None:
         """Return how a series was settled, None when it is not; reads only the file's end."""
@@ -229,6 +289,14 @@ def apply(record: SeriesRecord, fact: dict[str, Any]) -> None:
         case "seg":
             header = header_from_dict(value)
             record.segs[header.path] = header
+        case "stat":
+            record.urgent = True
+        case "purged":
+            at = float(value["at"])
+            record.purged.update({content_of(header): header for header in record.headers.values()})
+            record.purged_at = at
+            for known in (record.headers, record.refused, record.own, record.contents):
+                known.clear()
         case "rejected":
             record.rejected.append(RejectedGeneration(value["stack"], value["generation"], value["slices"]))
         case "settled":
@@ -238,7 +306,7 @@ def apply(record: SeriesRecord, fact: dict[str, Any]) -> None:
 
 
 def _settled(value: dict[str, Any]) -> Settled:
-    return Settled(files=int(value["files"]), unfit=bool(value["unfit"]))
+    return Settled(int(value["files"]), unfit=bool(value["unfit"]), purged=bool(value.get("purged", False)))
 
 
 def spooled_series(spool: Path) -> dict[str, list[Path]]:

@@ -2,7 +2,8 @@
 
 One process, and the only writer of the index and the manifests. It reads headers as instances arrive, off the
 acknowledged path, so that a complete series never has to be read again to be sorted. What it knows can be lost at any
-moment: at start it compares the spool with the index and goes on where the files end.
+moment: at start it compares the spool with the index and goes on where the files end. A disk that refuses ends nothing:
+what arrived waits and is taken in when that is possible again.
 """
 
 from __future__ import annotations
@@ -10,55 +11,47 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from m3node.errors import InputRejected, M3NodeError, ResultError
-from m3node.identity import DEVICE_UID
-from m3node.intake.keeper.answering import Answering, Content, Record
-from m3node.intake.keeper.completeness import Stillness, patience
-from m3node.intake.keeper.index import (
-    Index,
-    SeriesRecord,
-    Settled,
-    apply,
-    header_line,
-    own_line,
-    refused_line,
-    seg_line,
-    series_files,
-    settled_line,
-    spooled_series,
-)
-from m3node.intake.keeper.own_objects import OwnObjects
+from m3node.errors import M3NodeError, ResultError
+from m3node.intake.keeper.answering import Announce, Answering, Content, Record
+from m3node.intake.keeper.completeness import patience
+from m3node.intake.keeper.index import Index, SeriesRecord, Settled, series_files, spooled_series, stat_line
+from m3node.intake.keeper.purging import Disposable, Held, none_of_them, purge
+from m3node.intake.keeper.register import Register
+from m3node.intake.keeper.urgency import is_urgent
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader
 from m3node.intake.series import sop_classes
-from m3node.intake.series.header import InstanceHeader
-from m3node.intake.series.reading import read_header
-from m3node.intake.series.seg_reference import SegReference, read_seg_reference
+from m3node.intake.series.manifest import Manifest
 from m3node.layout import DataLayout
 from m3node.logs import describe
-from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 10.0
-"""After trouble with the disk."""
-READ_TRIES = 5
-"""How often a file is read that the disk refuses, before its series is judged without it."""
+"""After the disk refused an answer."""
+TROUBLE_SECONDS = 1.0
+"""How long what arrived is left alone after the disk refused to note it."""
+TURN_SECONDS = 0.5
+"""How long series are answered, or removed, before the keeper looks again what has arrived and what is urgent."""
+PURGE_SECONDS = 10.0
+"""How often it asks whether pixels may go."""
 
 
 @dataclass(slots=True)
-class _OpenSeries:
-    """A series with something unanswered, and how often the disk refused which of its files."""
+class _Arrivals:
+    """What has arrived of a series and is not in the index yet."""
 
-    record: SeriesRecord
-    stillness: Stillness
-    unread: dict[Path, int] = field(default_factory=dict)
+    paths: dict[Path, None] = field(default_factory=dict)
+    urgent: bool = False
+
+
+def nobody(manifest: Manifest) -> None:
+    """Tell nobody."""
 
 
 class Keeper:
@@ -72,6 +65,10 @@ class Keeper:
         Records why a stack or an instance gets no results: stack, generation (0 for instances), digest, reason.
     content_digest : callable
         Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected`` when it has none.
+    announce : callable
+        Told of each manifest right after it was written. What it raises is logged: a manifest is also found without.
+    disposable : callable
+        Says which series' pixels may go (`m3node.intake.keeper.purging.Disposable`).
     clock : callable
         Monotonic seconds. Quiet is measured by it from when the keeper sees things, so that no change of the wall
         clock makes a series complete, and a restart gives senders their time again.
@@ -83,6 +80,8 @@ class Keeper:
         *,
         record: Record,
         content_digest: Content,
+        announce: Announce = nobody,
+        disposable: Disposable = none_of_them,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -90,61 +89,100 @@ class Keeper:
         self._layout.create()
         self._index = Index(self._layout.index)
         self._leases = LeaseReader(self._layout.associations)
-        self._own = OwnObjects(self._layout)
-        self._answering = Answering(self._layout, settings, self._index, record, content_digest)
+        self._register = Register(
+            self._layout,
+            self._index,
+            late_seg_opens=settings.completeness.late_seg_makes_generation,
+            clock=clock,
+        )
+        self._answering = Answering(
+            self._layout, settings, self._index, record=record, content_digest=content_digest, announce=announce
+        )
+        self._disposable = disposable
         self._clock = clock
-        self._open: dict[str, _OpenSeries] = {}
-        self._folders: dict[str, set[Path]] = {}
+        self._arrivals: dict[str, _Arrivals] = {}
+        self._troubled_until: float | None = None
+        self._going: Iterator[str] | None = None
+        self._purge_due = clock()
 
     @property
     def waiting(self) -> frozenset[str]:
         """The series with something unanswered."""
-        return frozenset(self._open)
+        return frozenset(self._register) | frozenset(self._arrivals)
 
     def rescan(self, stop: threading.Event | None = None) -> None:
         """Compare the spool with the index, and read what the index does not know."""
         for series, folders in spooled_series(self._layout.spool).items():
             if stop is not None and stop.is_set():
                 return
-            self._folders[series] = set(folders)
             files = series_files(folders)
-            settled = self._index.settled(series)
-            if settled is not None and settled.files == len(files):
+            if not files:
                 continue
-            state = self._opened(series)
-            unknown = [path for path in files if not state.record.knows(self._relative(path))]
-            if unknown:
-                _log.info("series %s: %d files in the spool are not in the index", series, len(unknown))
-            for path in unknown:
-                self._take_in(series, path)
+            self._register.folders[series] = set(folders)
+            settled = self._index.settled(series)
+            if settled is None or settled.files != len(files):
+                _log.info("series %s: %d files in the spool, not all of them answered", series, len(files))
+                self._arrivals[series] = _Arrivals()
+                self._take_in_arrivals()
 
     def step(self) -> None:
-        """Take in what has arrived, and answer the series that are complete."""
-        arrived: dict[str, list[Path]] = {}
+        """Take in what has arrived, answer the series that are complete, and remove what is not needed any more."""
+        try:
+            self._follow_leases()
+        except OSError as error:
+            self._refused_by_disk(error)
+        self._answer_complete()
+        self._remove_disposable()
+
+    def _follow_leases(self) -> None:
         for event in self._leases.poll():
             if isinstance(event, ArrivalEvent):
-                arrived.setdefault(event.series, []).append(self._layout.root / event.path)
-        for series, paths in arrived.items():
-            self._arrived(series, paths)
+                arrivals = self._arrivals.setdefault(event.series, _Arrivals())
+                arrivals.paths[self._layout.root / event.path] = None
+                arrivals.urgent = arrivals.urgent or event.urgent
+        self._take_in_arrivals()
         now = self._clock()
         for lease in self._leases.live(time.time()):
-            if lease.last_series in self._open:
-                self._open[lease.last_series].stillness.touch(now)
+            if lease.last_series in self._register:
+                self._register[lease.last_series].stillness.touch(now)
+        if self._arrivals:
+            return  # a lease says more than the spool: it stays until all of it is in the index
         for lease in self._leases.finished(time.time()):
             lease.path.unlink(missing_ok=True)
-        for series in list(self._open):
-            self._answer_when_complete(series, self._clock())
 
-    def _arrived(self, series: str, paths: list[Path]) -> None:
-        folders = self._folders.setdefault(series, set())
-        folders.update(path.parent for path in paths)
-        if series not in self._open and self._is_answered(series, folders):
+    def _take_in_arrivals(self) -> None:
+        if self._troubled_until is not None and self._clock() < self._troubled_until:
             return
-        state = self._opened(series)
+        refused = False
+        for series in list(self._arrivals):
+            try:
+                self._arrived(series, self._arrivals[series])
+            except OSError as error:
+                self._refused_by_disk(error)
+                refused = True
+            else:
+                del self._arrivals[series]
+        if self._troubled_until is not None and not refused:
+            self._troubled_until = None
+            _log.warning("the disk takes notes again: what had arrived is in the index")
+
+    def _refused_by_disk(self, error: OSError) -> None:
+        if self._troubled_until is None:
+            _log.error("the disk refuses (%s): what arrived is kept, and noted when that is possible", error.strerror)
+        self._troubled_until = self._clock() + TROUBLE_SECONDS
+
+    def _arrived(self, series: str, arrivals: _Arrivals) -> None:
+        folders = self._register.folders.setdefault(series, set())
+        folders.update(path.parent for path in arrivals.paths)
+        is_open = series in self._register
+        if not is_open and arrivals.paths and self._is_answered(series, folders):
+            return
+        state = self._register.open(series)
         state.stillness.touch(self._clock())
-        for path in paths:
-            if not state.record.knows(self._relative(path)):
-                self._take_in(series, path)
+        if arrivals.urgent and not state.record.urgent:
+            self._register.note(series, stat_line())
+        if is_open:
+            self._register.take_in(series, arrivals.paths)
 
     def _is_answered(self, series: str, folders: set[Path]) -> bool:
         """Whether only duplicates arrived, of what has its answer.
@@ -154,103 +192,85 @@ class Keeper:
         settled = self._index.settled(series)
         return settled is not None and not settled.unfit and settled.files == len(series_files(folders))
 
-    def _opened(self, series: str) -> _OpenSeries:
-        state = self._open.get(series)
-        if state is None:
-            state = _OpenSeries(self._index.load(series), Stillness(self._clock()))
-            self._open[series] = state
-        return state
+    def _answer_complete(self) -> None:
+        """Answer what is complete, urgent series first, for a while."""
+        begun = self._clock()
+        complete = [series for series in self._register if self._is_complete(series, begun)]
+        for series in sorted(complete, key=lambda series: not self._is_urgent(series)):
+            self._answer(series)
+            if self._clock() - begun > TURN_SECONDS:
+                return
 
-    def _take_in(self, series: str, path: Path) -> None:
-        """Read a file's header into the index."""
-        relative = self._relative(path)
-        try:
-            header = read_header(path, self._layout.spool, received_at=path.stat().st_mtime)
-        except (InputRejected, OSError) as error:
-            # What the disk or a lack of handles refused is not the file's fault: it must not be remembered as such.
-            trouble = error if isinstance(error, OSError) else error.__cause__
-            if isinstance(trouble, OSError):
-                self._put_off(series, path, trouble)
-            elif isinstance(error, InputRejected):
-                self._refuse(series, Rejection(error.reason, error.message, relative))
-            return
-        except Exception as error:  # noqa: BLE001 - one file must not keep all series from being answered
-            message = f"{relative} cannot be read ({describe(error)}); it is kept: please report this"
-            self._refuse(series, Rejection(Reason.UNREADABLE, message, relative))
-            return
-        self._open[series].unread.pop(path, None)
-        if header.device_uid == DEVICE_UID or self._own.has(header.sop_instance_uid):
-            _log.info("our own object %s came back: kept, not used", header.sop_instance_uid)
-            self._note(series, own_line(relative))
-            return
-        if header.sop_class_uid == sop_classes.SEGMENTATION:
-            self._announce_seg(header, read_seg_reference(path))
-        self._note(series, header_line(header))
-
-    def _put_off(self, series: str, path: Path, trouble: OSError) -> None:
-        unread = self._open[series].unread
-        gone = isinstance(trouble, FileNotFoundError)
-        unread[path] = READ_TRIES if gone else unread.get(path, 0) + 1
-        when = "at the next start" if unread[path] >= READ_TRIES else "soon"
-        _log.error("%s cannot be read (%s); it is read again %s", self._relative(path), trouble.strerror, when)
-
-    def _read_again(self, series: str) -> bool:
-        """Read what the disk refused; return whether nothing is left that a further try may give."""
-        unread = self._open[series].unread
-        for path in [path for path, tries in unread.items() if tries < READ_TRIES]:
-            self._take_in(series, path)
-        return all(tries >= READ_TRIES for tries in unread.values())
-
-    def _refuse(self, series: str, rejection: Rejection) -> None:
-        _log.warning("%s cannot be used: %s", rejection.subject, rejection.message)
-        self._note(series, refused_line(rejection.subject, rejection))
-
-    def _announce_seg(self, header: InstanceHeader, reference: SegReference) -> None:
-        """Tell the series that a SEG refers to of it, before the SEG itself is in the index."""
-        if not reference.liver:
-            return
-        for series in reference.series:
-            settled = self._index.settled(series)
-            _log.info("SEG %s with a liver belongs to series %s", header.sop_instance_uid, series)
-            self._note(series, seg_line(header))
-            if series in self._open or settled is None:
-                continue
-            if self._settings.completeness.late_seg_makes_generation:
-                self._opened(series)
-            else:
-                _log.info("series %s is answered already: the SEG is recorded only", series)
-                self._note(series, settled_line(settled))
-
-    def _note(self, series: str, fact: dict[str, Any]) -> None:
-        self._index.append(series, [fact])
-        if series in self._open:
-            apply(self._open[series].record, fact)
-
-    def _answer_when_complete(self, series: str, now: float) -> None:
-        state = self._open[series]
+    def _is_complete(self, series: str, now: float) -> bool:
+        if series in self._arrivals:
+            return False
+        state = self._register[series]
         record = state.record
         wait = patience({header.sender for header in record.headers.values()}, self._settings)
-        if not state.stillness.complete(now, wait, has_seg=bool(record.segs) or not has_ct(record)):
-            return
-        if not self._read_again(series):
-            state.stillness.touch(now + RETRY_SECONDS)
-            return
+        return state.stillness.complete(now, wait, has_seg=bool(record.segs) or not has_ct(record))
+
+    def _is_urgent(self, series: str) -> bool:
+        record = self._register[series].record
+        return is_urgent(record.headers.values(), self._settings, asked=record.urgent)
+
+    def _answer(self, series: str) -> None:
+        state = self._register[series]
         try:
-            settled = self._answering.answer(series, record)
+            if not self._register.read_again(series):
+                state.stillness.touch(self._clock() + RETRY_SECONDS)
+                return
+            self._register.close(series, self._judged(series, state.record))
         except (OSError, ResultError) as error:
-            _log.error("series %s waits: %s; trying again in %g s", series, error, RETRY_SECONDS)
-            state.stillness.touch(now + RETRY_SECONDS)
-            return
+            if not state.put_off:
+                _log.error("series %s waits: %s; trying again every %g s", series, error, RETRY_SECONDS)
+            state.put_off = True
+            state.stillness.touch(self._clock() + RETRY_SECONDS)
+
+    def _judged(self, series: str, record: SeriesRecord) -> Settled:
+        try:
+            return self._answering.answer(series, record)
+        except (OSError, ResultError):
+            raise
         except Exception as error:  # noqa: BLE001 - one series must not keep all others from being answered
             what = str(error) if isinstance(error, M3NodeError) else describe(error)
             _log.critical("series %s cannot be judged: %s", series, what)
             self._answering.fail(series, what)
-            settled = Settled(record.files, unfit=True)
-        self._index.append(series, [settled_line(settled)])
-        del self._open[series]
+            return Settled(record.files, unfit=True, purged=bool(record.purged))
 
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._layout.spool).as_posix()
+    def _remove_disposable(self) -> None:
+        """Remove pixels that are not needed any more, for a while."""
+        begun = self._clock()
+        if self._going is None and begun < self._purge_due:
+            return
+        try:
+            if self._going is None:
+                self._going = iter(self._disposable(self._held()))
+            for series in self._going:
+                if not self._is_busy(series):
+                    self._purge(series)
+                if self._clock() - begun > TURN_SECONDS:
+                    return
+        except OSError as error:
+            _log.error("received files cannot be removed (%s); trying again", error.strerror)
+        self._going = None
+        self._purge_due = self._clock() + PURGE_SECONDS
+
+    def _held(self) -> list[Held]:
+        return [
+            Held(series, frozenset(folder.parent.name for folder in folders), self._index.changed_at(series))
+            for series, folders in self._register.folders.items()
+            if not self._is_busy(series)
+        ]
+
+    def _is_busy(self, series: str) -> bool:
+        return series in self._register or series in self._arrivals
+
+    def _purge(self, series: str) -> None:
+        folders = self._register.folders.get(series, set())
+        if not purge(series, folders, self._layout.spool, self._index):
+            self._arrivals[series] = _Arrivals()
+        else:
+            self._register.folders.pop(series, None)
 
 
 def has_ct(record: SeriesRecord) -> bool:
@@ -258,7 +278,15 @@ def has_ct(record: SeriesRecord) -> bool:
     return any(header.sop_class_uid in sop_classes.CT for header in record.headers.values())
 
 
-def run_keeper(settings: Settings, stop: threading.Event, *, record: Record, content_digest: Content) -> None:
+def run_keeper(
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    record: Record,
+    content_digest: Content,
+    announce: Announce = nobody,
+    disposable: Disposable = none_of_them,
+) -> None:
     """Keep the data folder until ``stop`` is set.
 
     Parameters
@@ -267,10 +295,10 @@ def run_keeper(settings: Settings, stop: threading.Event, *, record: Record, con
         The tree.
     stop : threading.Event
         Ends it between two steps.
-    record, content_digest : callable
+    record, content_digest, announce, disposable : callable
         As for `Keeper`.
     """
-    keeper = Keeper(settings, record=record, content_digest=content_digest)
+    keeper = Keeper(settings, record=record, content_digest=content_digest, announce=announce, disposable=disposable)
     keeper.rescan(stop)
     while not stop.is_set():
         keeper.step()
