@@ -56,6 +56,12 @@ def slot_executor(slot: int) -> str:
     return f"slot-{slot}"
 
 
+def slot_of(executor: str) -> int | None:
+    """Return the worker slot of an executor; None for another one."""
+    kind, _, number = executor.partition("-")
+    return int(number) if kind == "slot" and number.isdigit() else None
+
+
 DELIVER_EXECUTOR = "deliver"
 
 JOBS_POLL_SECONDS, DELIVERIES_POLL_SECONDS = 0.1, 0.2

@@ -1,0 +1,175 @@
+"""What a person may have done with runs and deliveries while no worker runs, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from m3node.delivery.outbox import box_of, set_aside, waiting
+from m3node.intake.series.manifest import Manifest
+from m3node.jobs.answer.closing import close
+from m3node.jobs.answer.rejections import record_rejection
+from m3node.jobs.answer.steps import find, make_detector
+from m3node.jobs.engine import names
+from m3node.jobs.engine.actions import Refused
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.progress import silent
+from m3node.rejection import Reason, Rejection
+from working import Workplace, run_of, workplace
+
+ARCHIVE = '[[destinations]]\nname = "archive"\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = 1\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Workplace]:
+    with workplace(tmp_path, toml=ARCHIVE) as place:
+        yield place
+
+
+def answer(place: Workplace, manifest: Manifest, rejection: Rejection | None = None) -> None:
+    """End a run, with objects or with a reason."""
+    folder = place.layout.results / run_of(manifest)
+    folder.mkdir(exist_ok=True)
+    if rejection is None:
+        find(manifest, folder, place.settings, make_detector(place.settings), silent)
+    close(
+        manifest,
+        place.layout,
+        place.settings,
+        worker="slot-0",
+        note=place.ledger.note_entry,
+        rejection=rejection,
+    )
+
+
+def attempts(dispatcher: Dispatcher, manifest: Manifest) -> list[str]:
+    return sorted(work.state for work in dispatcher.attempts_of(names.job_prefix(manifest.key)))
+
+
+def test_a_failed_run_is_requeued_as_often_as_it_fails_and_all_that_it_said_is_kept(place: Workplace) -> None:
+    manifest = place.series(0)
+    folder = place.layout.results / run_of(manifest)
+    for number in (1, 2):
+        answer(place, manifest, Rejection(Reason.FAILED, f"failed {number}", run_of(manifest)))
+        assert "is queued again" in place.actions.requeue_run(run_of(manifest))
+        place.dispatcher.cancel([names.job_id(manifest.key, number)])  # as if a worker had done it
+    kept = [json.loads((folder / f"run.failed-{number}.json").read_text()) for number in (1, 2)]
+    assert [record["rejection"]["message"] for record in kept] == ["failed 1", "failed 2"]
+    assert {path.name for path in folder.iterdir()} == {
+        f"{what}.failed-{number}.json" for what in ("run", "findings") for number in (1, 2)
+    }
+
+
+def test_findings_that_only_lack_their_objects_are_built_again_and_not_looked_for(place: Workplace) -> None:
+    manifest = place.series(0)
+    folder = place.layout.results / run_of(manifest)
+    find(manifest, folder, place.settings, make_detector(place.settings), silent)
+    answer(place, manifest, Rejection(Reason.FAILED, "no objects could be built", run_of(manifest)))
+    before = (folder / "findings.json").read_bytes()
+    place.actions.requeue_run(run_of(manifest))
+    assert (folder / "findings.json").read_bytes() == before
+    place.work()
+    place.until_ended(manifest)
+    record = place.record(manifest)
+    assert record is not None
+    assert record.objects
+    assert (folder / "findings.json").read_bytes() == before
+
+
+def test_a_run_is_not_requeued_that_was_answered_or_waits_already(place: Workplace) -> None:
+    answered, waits = place.series(0), place.series(1)
+    answer(place, answered)
+    with pytest.raises(Refused, match="was answered with 3 objects"):
+        place.actions.requeue_run(run_of(answered))
+    assert "is queued again" in place.actions.requeue_run(run_of(waits))
+    assert "is queued already" in place.actions.requeue_run(run_of(waits))
+    assert attempts(place.dispatcher, waits) == ["ENQUEUED"]
+
+
+@pytest.mark.parametrize("name", ["1.2.3.g1", "../manifests/1.2.3.g1", ""])
+def test_a_run_that_does_not_exist_is_refused(place: Workplace, name: str) -> None:
+    for action in (place.actions.requeue_run, place.actions.cancel_run):
+        with pytest.raises(Refused, match="there is no run"):
+            action(name)
+
+
+def test_a_stack_that_was_not_fit_is_refused_with_what_to_do(place: Workplace) -> None:
+    manifest = place.series(0)
+    folder = record_rejection(place.layout, manifest.stack, 7, "ab", Rejection(Reason.FAILED, "tilted", "x"))
+    with pytest.raises(Refused, match="was not fit"):
+        place.actions.requeue_run(folder.name)
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_requeued_when_it_was_a_mistake(place: Workplace) -> None:
+    manifest = place.series(0)
+    place.enqueue(manifest)
+    assert "is cancelled" in place.actions.cancel_run(run_of(manifest), "sent by mistake")
+    record = place.record(manifest)
+    assert record is not None
+    assert record.cancelled == "sent by mistake"
+    assert attempts(place.dispatcher, manifest) == ["CANCELLED"]
+    assert place.reconciler.all().jobs == 0
+    place.actions.requeue_run(run_of(manifest))
+    assert attempts(place.dispatcher, manifest) == ["CANCELLED", "ENQUEUED"]
+
+
+def test_what_waits_of_a_run_that_has_ended_is_taken_back(place: Workplace) -> None:
+    manifest = place.series(0)
+    answer(place, manifest)
+    box = box_of(place.layout, "archive")
+    entries = waiting(box)
+    assert "3 deliveries" in place.actions.cancel_run(run_of(manifest), "wrong patient")
+    assert waiting(box) == ()
+    for entry in entries:
+        assert "wrong patient" in (box.aside / f"{entry.name}.json").read_text()
+    with pytest.raises(Refused, match="nothing of it waits"):
+        place.actions.cancel_run(run_of(manifest))
+
+
+def test_a_dead_letter_is_sent_again_and_another_one_taken_back(place: Workplace) -> None:
+    manifest = place.series(0)
+    answer(place, manifest)
+    box = box_of(place.layout, "archive")
+    entry, *others = waiting(box)
+    with pytest.raises(Refused, match="is set aside"):
+        place.actions.requeue_delivery("archive", entry.name)
+    set_aside(box, entry, "refused")
+    assert "is queued for archive" in place.actions.requeue_delivery("archive", entry.name)
+    assert {again.name for again in waiting(box)} == {entry.name, *(other.name for other in others)}
+    assert set(place.dispatcher.live(names.DELIVERIES)) == {names.delivery_prefix("archive", entry.name)}
+    assert "is not sent to archive" in place.actions.cancel_delivery("archive", entry.name)
+    assert entry.name not in {other.name for other in waiting(box)}
+    with pytest.raises(Refused, match="no delivery"):
+        place.actions.cancel_delivery("archive", entry.name)
+
+
+def test_a_delivery_that_nobody_cares_for_is_handed_over(place: Workplace) -> None:
+    manifest = place.series(0)
+    answer(place, manifest)
+    assert place.reconciler.all().deliveries == 1
+    assert place.reconciler.all().deliveries == 0
+
+
+def test_what_another_release_left_is_begun_anew(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = place.series(0)
+    with monkeypatch.context() as release:
+        release.setattr(names, "APPLICATION_VERSION", "0")
+        place.enqueue(manifest)
+    done = place.reconciler.all()
+    assert (done.stranded, done.jobs) == (1, 1)
+    (work,) = place.dispatcher.attempts_of(names.job_prefix(manifest.key))
+    assert (work.state, work.version) == ("ENQUEUED", names.APPLICATION_VERSION)
+
+
+def test_rows_of_what_has_ended_are_forgotten_and_others_kept(place: Workplace) -> None:
+    ended, waits = place.series(0), place.series(1)
+    for manifest in (ended, waits):
+        place.enqueue(manifest)
+    place.dispatcher.cancel([names.job_id(ended.key, 1)])
+    assert place.dispatcher.forget(before=0.0) == 0
+    assert place.dispatcher.forget(before=4e9) == 1
+    assert set(place.dispatcher.live(names.JOBS)) == {names.job_prefix(waits.key)}
+    assert attempts(place.dispatcher, ended) == []
