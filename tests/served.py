@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,15 @@ class ServedNode:
         Gets the settings file, the log and the data folder.
     toml : str
         More settings.
+    environment : mapping, optional
+        More environment.
     """
 
-    def __init__(self, root: Path, toml: str) -> None:
+    def __init__(self, root: Path, toml: str, environment: Mapping[str, str] | None = None) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.layout = DataLayout(root / "data")
+        self.environment = dict(environment or {})
         self.port = free_port()
         self.config = root / "m3node.toml"
         # A test does with the disk that it has.
@@ -67,7 +70,7 @@ class ServedNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=environment,
+                env={**environment, **self.environment},
             )
         self.until(self._ready_file.exists)
         assert json.loads(self._ready_file.read_text())["port"] == self.port
