@@ -10,7 +10,11 @@ from m3node import __version__
 from m3node.errors import ConfigError, M3NodeError
 from m3node.logs import set_up
 
-COMMANDS: tuple[str, ...] = ("run", "serve", "listen", "worker", "deliver", "watch", "demo", "echo", "send", "config")
+COMMANDS: tuple[str, ...] = (
+    *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover"),
+    *("listen", "worker", "deliver", "watch"),
+    *("echo", "send", "config", "demo"),
+)
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from m3node.errors import ConfigError
+from m3node.settings import Settings, load
 
 LAST_SLOT = 999
 """Machines number their slots as they like; more GPUs than that are no node."""
@@ -17,6 +18,23 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file (TOML); M3NODE_CONFIG names it otherwise"
     )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data-dir``."""
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the node's data folder (data_dir)")
+
+
+def load_settings(arguments: argparse.Namespace) -> Settings:
+    """Read the settings of a command that looks at a node, or acts on one.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be used.
+    """
+    flags = {} if arguments.data_dir is None else {"data_dir": arguments.data_dir}
+    return load(arguments.config, flags)
 
 
 def make_folder(path: Path, flag: str) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from m3node.cli.options import add_config
+from m3node.cli.options import add_config, add_data_dir
 from m3node.logs import set_up
 from m3node.settings import Settings, load
 
@@ -21,7 +21,7 @@ was acknowledged is on disk; work that was under way goes on at the next start.
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add what every process of the node takes."""
     add_config(parser)
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where everything is kept (data_dir)")
+    add_data_dir(parser)
     parser.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="log.level")
 
 

@@ -1,0 +1,223 @@
+"""The node at a glance: which roles are alive, what room there is, what is to be done; also while the node is down."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Engine
+
+from m3node import __version__
+from m3node.errors import ConfigError, DatabaseError
+from m3node.jobs.ledger import views
+from m3node.jobs.ledger.database import describe_url, ledger_url, open_engine
+from m3node.jobs.ledger.view_types import DeliveryView, Overview
+from m3node.jobs.node.locks import Holder, holder, roles_seen, slot_lock
+from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
+from m3node.layout import DataLayout
+from m3node.settings import Settings
+
+SCHEMA = "m3node.status/1"
+
+_SLOT = re.compile(r"worker-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleView:
+    """A role and who it is.
+
+    Attributes
+    ----------
+    name : str
+        ``listen``, ``worker-<slot>``, ``deliver``, ``watch``.
+    holder : Holder or None
+        The process; None when nobody is it.
+    detector : str
+        Of a worker, where it has said so.
+    """
+
+    name: str
+    holder: Holder | None
+    detector: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskView:
+    """The data folder's disk, in MB (10^6 bytes); ``state`` says which of the marks it is below."""
+
+    total_mb: float
+    free_mb: float
+    warn_free_mb: float
+    refuse_free_mb: float
+    state: Literal["ok", "low", "refusing"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadView:
+    """Dead letters of one destination that ended alike.
+
+    Attributes
+    ----------
+    destination, last_error
+        Which, and with what.
+    count : int
+        How many.
+    oldest : str
+        ID of the first of them, as ``m3node requeue`` takes it.
+    """
+
+    destination: str
+    last_error: str
+    count: int
+    oldest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What ``m3node status`` shows.
+
+    Attributes
+    ----------
+    at : float
+        When, seconds since the epoch.
+    version : str
+        Of this m3node; the running one may be another.
+    data_dir : str
+        The data folder.
+    roles : tuple of RoleView
+        Those that the settings want, and those that somebody is besides.
+    disk : DiskView
+        Its room.
+    database : str
+        Where the ledger is, without a password.
+    trouble : str
+        Why the database cannot be used; empty when it can.
+    overview : Overview or None
+        What the ledger says; None in trouble.
+    dead : tuple of DeadView
+        What will not be sent before somebody says so.
+    """
+
+    at: float
+    version: str
+    data_dir: str
+    roles: tuple[RoleView, ...]
+    disk: DiskView
+    database: str
+    trouble: str
+    overview: Overview | None
+    dead: tuple[DeadView, ...]
+
+
+def look(settings: Settings, now: float) -> Glance:
+    """Look at a node.
+
+    Parameters
+    ----------
+    settings : Settings
+        The tree.
+    now : float
+        Seconds since the epoch.
+
+    Raises
+    ------
+    ConfigError
+        No node has run on the data folder, or ``database_url`` is none.
+    """
+    layout = DataLayout(settings.data_dir)
+    url = ledger_url(settings)
+    overview: Overview | None = None
+    dead: tuple[DeadView, ...] = ()
+    trouble = ""
+    try:
+        engine = existing_ledger(settings)
+        try:
+            overview = views.overview(engine, now)
+            dead = _dead(views.dead_letters(engine))
+        finally:
+            engine.dispose()
+    except DatabaseError as error:
+        trouble = str(error)
+    return Glance(
+        at=now,
+        version=__version__,
+        data_dir=str(settings.data_dir.absolute()),
+        roles=_roles(settings, layout, overview),
+        disk=_disk(settings),
+        database=describe_url(url),
+        trouble=trouble,
+        overview=overview,
+        dead=dead,
+    )
+
+
+def existing_ledger(settings: Settings) -> Engine:
+    """Return the engine of a ledger that a node has made; asking a question makes no database.
+
+    Raises
+    ------
+    ConfigError
+        No node has run on the data folder.
+    DatabaseError
+        Its ledger is gone.
+    """
+    layout = DataLayout(settings.data_dir)
+    if not layout.locks.is_dir():
+        raise ConfigError(
+            f"no node has run on the data folder {settings.data_dir.absolute()}; --config or data_dir names another"
+        )
+    url = ledger_url(settings)
+    if url.get_backend_name() == "sqlite" and not (layout.database / "ledger.sqlite").exists():
+        raise DatabaseError("there is no ledger; the next start of m3node serve makes it from the files")
+    return open_engine(settings)
+
+
+def to_json(glance: Glance) -> dict[str, Any]:
+    """Return what ``m3node status --json`` prints; the names are a promise."""
+    return {
+        "schema": SCHEMA,
+        **(asdict(glance.overview) if glance.overview is not None else {}),
+        "at": glance.at,
+        "version": glance.version,
+        "data_dir": glance.data_dir,
+        "database": {"url": glance.database, "error": glance.trouble},
+        "disk": asdict(glance.disk),
+        "roles": [
+            {"name": role.name, "running": role.holder is not None, "detector": role.detector}
+            | (asdict(role.holder) if role.holder is not None else {})
+            for role in glance.roles
+        ],
+        "dead": [asdict(item) for item in glance.dead],
+    }
+
+
+def _roles(settings: Settings, layout: DataLayout, overview: Overview | None) -> tuple[RoleView, ...]:
+    known = {worker.slot: worker for worker in overview.workers} if overview is not None else {}
+    slots = set(range(settings.jobs.slots)) | set(known)
+    held = {name: holder(layout, name) for name in roles_seen(layout)}
+    # Another machine's, of which a ledger that is away says nothing.
+    slots |= {int(found[1]) for name in held if held[name] and (found := _SLOT.fullmatch(name))}
+    watched = settings.watch.folder is not None or held.get(WATCH) is not None
+    names = (LISTEN, *(slot_lock(slot) for slot in sorted(slots)), DELIVER, *((WATCH,) if watched else ()))
+    detectors = {slot_lock(slot): worker.detector for slot, worker in known.items()}
+    return tuple(RoleView(name, held.get(name), detectors.get(name, "")) for name in names)
+
+
+def _disk(settings: Settings) -> DiskView:
+    usage = shutil.disk_usage(settings.data_dir)
+    free = usage.free / 1e6
+    warn, refuse = settings.disk.warn_free_mb, settings.disk.refuse_free_mb
+    state: Literal["ok", "low", "refusing"] = "refusing" if free < refuse else "low" if free < warn else "ok"
+    return DiskView(usage.total / 1e6, free, warn, refuse, state)
+
+
+def _dead(letters: tuple[DeliveryView, ...]) -> tuple[DeadView, ...]:
+    alike: dict[tuple[str, str], list[DeliveryView]] = {}
+    for letter in letters:
+        alike.setdefault((letter.destination, letter.last_error), []).append(letter)
+    return tuple(
+        DeadView(destination, error, len(found), f"{destination}/{found[0].name}")
+        for (destination, error), found in alike.items()
+    )
