@@ -71,8 +71,23 @@ def save_findings(findings: Findings, folder: Path) -> bool:
     return place(path, (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
 
 
-def load_findings(folder: Path) -> Findings:
+class _NoMasks(dict[str, VoxelMask]):
+    """An empty mask for every name."""
+
+    def __missing__(self, name: str) -> VoxelMask:
+        return VoxelMask.empty((0, 0, 0))
+
+
+def load_findings(folder: Path, *, masks: bool = True) -> Findings:
     """Read back what ``save_findings`` kept.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    masks : bool
+        False for words and numbers only, every mask being empty: ``masks.npz`` may be gone
+        (``retention.results_days``).
 
     Raises
     ------
@@ -89,7 +104,7 @@ def load_findings(folder: Path) -> Findings:
     if not isinstance(document, dict):
         raise ResultError(f"{path} is damaged: not a JSON object")
     try:
-        return findings_from_json(document, _load_masks(folder, document))
+        return findings_from_json(document, _load_masks(folder, document) if masks else _NoMasks())
     except (KeyError, ValueError, TypeError) as error:
         raise ResultError(f"{path} is damaged or incomplete: {error!r}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from m3node.intake.keeper.index import (
     RejectedGeneration,
     Settled,
     content_line,
+    content_of,
     header_line,
     own_line,
+    purged_line,
     refused_line,
     rejected_line,
     seg_line,
     series_files,
     settled_line,
     spooled_series,
+    stat_line,
 )
 from m3node.rejection import Reason, Rejection
 from made_headers import HEADER
@@ -70,6 +74,43 @@ def test_any_fact_after_settling_unsettles(index: Index) -> None:
     index.append("1.2", [settled_line(Settled(1, unfit=False)), own_line("1.1/1.2/1.7.dcm")])
     assert index.settled("1.2") is None
     assert index.load("1.2").settled is None
+
+
+def test_what_was_removed_is_known_apart_from_what_is_there(index: Index) -> None:
+    later = replace(HEADER, sha256="cd")
+    index.append("1.2", [stat_line(), *FACTS, purged_line(1.5), header_line(later)])
+    record = index.load("1.2")
+    assert record.purged == {content_of(HEADER): HEADER}
+    assert (record.purged_at, record.files, record.urgent) == (1.5, 1, True)
+    assert record.headers == {HEADER.path: later}, "the same name, other bytes"
+    assert (record.refused, record.own, record.contents) == ({}, set(), {})
+    assert (list(record.segs), len(record.rejected)) == ([SEG.path], 1)
+    index.append("1.2", [purged_line(2.5), settled_line(Settled(0, unfit=False, purged=True))])
+    record = index.load("1.2")
+    assert record.purged == {content_of(HEADER): HEADER, content_of(later): later}
+    assert (record.purged_at, record.files) == (2.5, 0)
+    assert record.settled == index.settled("1.2") == Settled(0, unfit=False, purged=True)
+
+
+def test_an_index_of_an_older_release_was_not_purged(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "1.2.jsonl").write_text('{"settled":{"files":3,"unfit":true}}\n')
+    assert index.settled("1.2") == Settled(3, unfit=True)
+
+
+def test_a_fact_of_which_the_disk_took_a_part_counts_as_not_written(index: Index, tmp_path: Path) -> None:
+    index.append("1.2", [header_line(HEADER)])
+    size = (tmp_path / "1.2.jsonl").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk, the system takes what fits, and Python says how much that was.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            index.append("1.2", [seg_line(SEG)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    index.append("1.2", [seg_line(SEG)])
+    record = index.load("1.2")
+    assert (list(record.headers), list(record.segs)) == ([HEADER.path], [SEG.path])
 
 
 @given(cut=st.integers(min_value=1, max_value=200))

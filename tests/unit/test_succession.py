@@ -9,6 +9,7 @@ import pytest
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind, ResultObject
+from m3node.results.store import load_findings, save_findings
 from m3node.results.succession import succeed
 from made_findings import ellipsoid, made_findings
 
@@ -93,3 +94,11 @@ def test_only_reports_become_predecessors() -> None:
     reports = {item.sop_instance_uid for item in objects if item.kind.value.endswith(".sr")}
     assert {item.sop_instance_uid for item in newer.predecessors} == reports
     assert len(reports) == 4
+
+
+def test_lesions_are_tracked_when_the_masks_of_the_older_generation_are_gone(tmp_path: Path) -> None:
+    older = run("a", A, B)
+    save_findings(older, tmp_path)
+    (tmp_path / "masks.npz").unlink()
+    newer = succeed(run("b", B, A, longer=True), load_findings(tmp_path, masks=False), ())
+    assert newer.tracking_uids == (older.tracking_uids[1], older.tracking_uids[0])

@@ -104,7 +104,7 @@ def find(
     findings = look(volume, region, key=manifest.key, settings=settings, detector=detector, progress=progress)
     record = read_record(previous) if previous is not None else None
     if previous is not None and record is not None:
-        findings = succeed(findings, load_findings(previous), record.objects)
+        findings = succeed(findings, load_findings(previous, masks=False), record.objects)
     else:
         findings = assign_tracking(findings)
     save_findings(findings, folder)

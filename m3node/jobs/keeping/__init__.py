@@ -1,0 +1,1 @@
+"""Keeps house: which received pixels, results and records may go, and when."""
