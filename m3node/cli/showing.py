@@ -101,7 +101,7 @@ def _standing(run: RunView, now: float) -> Text:
     text = Text(run.state, style=_STYLES.get(run.state, ""))
     if run.finished_at is not None:
         took = f" in {age(run.finished_at - run.started_at)}" if run.started_at else ""
-        found = f", {run.outcome}" if run.outcome and run.outcome != run.state else ""
+        found = f", {run.outcome}" if run.state == "done" else ""
         lesions = f" ({run.lesions})" if run.lesions else ""
         return text.append(f"{found}{lesions}{took}, {age(now - run.finished_at)} ago", style="")
     if run.state == "running":

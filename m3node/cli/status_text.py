@@ -9,8 +9,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from m3node.cli.showing import BAD, CARE, GOOD, age, delivery_lines, megabytes, run_lines, table
+from m3node.jobs.engine.names import slot_of
 from m3node.jobs.ledger.view_types import DestinationView, Overview, StudyView
 from m3node.jobs.node.glance import Glance
+from m3node.jobs.node.locks import slot_lock
 
 SHOWN = 20
 """Running jobs and kinds of dead letters that are shown; ``m3node jobs`` shows all."""
@@ -88,8 +90,8 @@ def _work(glance: Glance, overview: Overview) -> Iterator[RenderableType]:
     alive = {role.name for role in glance.roles if role.holder is not None}
     for run in overview.running[:SHOWN]:
         yield from run_lines(run, glance.at)
-        slot = run.worker.rpartition("-")[2]
-        if f"worker-{slot}" not in alive:
+        slot = slot_of(run.worker)
+        if slot is not None and slot_lock(slot) not in alive:
             yield Text(f"    its worker is down: start slot {slot} again, or m3node takeover {slot}", style=BAD)
     if len(overview.running) > SHOWN:
         yield f"  and {len(overview.running) - SHOWN} more; m3node jobs --running"

@@ -16,7 +16,7 @@ from m3node.settings.intake import (
 )
 from m3node.settings.jobs import DiskSettings, JobSettings, LogSettings, RetentionSettings
 from m3node.settings.method import ContrastSettings, DetectorSettings, LiverSettings, M3Settings, ResultSettings
-from m3node.settings.tree import Settings, load
+from m3node.settings.tree import Settings, config_file, load
 from m3node.settings.types import Section
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "SelectionSettings",
     "Settings",
     "WatchSettings",
+    "config_file",
     "load",
 ]

@@ -106,6 +106,12 @@ class Settings(BaseSettings):
         return self
 
 
+def config_file(path: Path | None) -> Path | None:
+    """Return the settings file: the one given, else the one that ``M3NODE_CONFIG`` names; None without either."""
+    named = os.environ.get("M3NODE_CONFIG")
+    return path if path is not None or not named else Path(named)
+
+
 def load(path: Path | None = None, flags: dict[str, Any] | None = None) -> Settings:
     """Read the settings.
 
@@ -121,8 +127,7 @@ def load(path: Path | None = None, flags: dict[str, Any] | None = None) -> Setti
     ConfigError
         The file is missing or not TOML, a key is unknown or a value is wrong; every problem is named.
     """
-    if path is None and os.environ.get("M3NODE_CONFIG"):
-        path = Path(os.environ["M3NODE_CONFIG"])
+    path = config_file(path)
     if path is not None:
         _check_toml(path)
     _check_environment()

@@ -89,6 +89,95 @@ def test_a_destination_that_is_the_node_itself_is_warned_of(working: Path) -> No
     assert "node itself" in warning
 
 
+ROUTED = {
+    "listener.callers": [{"ae_title": "CT1"}, {"ae_title": "CT2"}],
+    "destinations": [
+        {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.7"},
+        {"name": "research", "ae_title": "RESEARCH", "host": "192.0.2.8"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "warnings"),
+    [
+        ([], []),
+        ([{"destinations": ["pacs"]}], ["destination research gets nothing"]),
+        (
+            [{"objects": ["report", "volumes", "presentation"], "destinations": ["pacs", "research"]}],
+            ["the segmentation of series from any sender nowhere"],
+        ),
+        (
+            [
+                {"objects": ["report", "volumes", "segmentation"], "destinations": ["pacs"]},
+                {"senders": ["CT2"], "destinations": ["research"]},
+            ],
+            ["the presentation of series from CT1 nowhere"],
+        ),
+    ],
+)
+def test_what_routing_sends_nowhere_and_who_gets_nothing_is_warned_of(
+    working: Path, rules: list[dict[str, object]], warnings: list[str]
+) -> None:
+    found = list(find_surprises(load(working, {**ROUTED, "routing": rules})))
+    assert len(found) == len(warnings)
+    assert all(expected in warning for expected, warning in zip(warnings, found, strict=True))
+
+
+def test_a_commitment_that_nobody_can_report_is_warned_of(working: Path) -> None:
+    destination = {"name": "pacs", "ae_title": "PACS", "host": "192.0.2.7", "commitment": True}
+    changed = {"destinations": [destination], "listener.host": "127.0.0.1"}
+    assert [w for w in find_surprises(load(working, changed)) if "storage commitment from pacs cannot come in" in w]
+    assert not list(find_surprises(load(working, {**changed, "listener.host": "0.0.0.0"})))
+
+
+def test_a_mark_above_the_whole_disk_is_warned_of(working: Path) -> None:
+    (warning,) = find_surprises(load(working, {"disk.refuse_free_mb": 1e12, "disk.warn_free_mb": 2e12}))
+    assert "nothing is ever taken in: disk.refuse_free_mb is 1e+12" in warning
+
+
+def test_a_node_that_refuses_before_it_warns_is_warned_of(working: Path) -> None:
+    (warning,) = find_surprises(load(working, {"disk.refuse_free_mb": 20, "disk.warn_free_mb": 10}))
+    assert "refuses before it warns" in warning
+
+
+def test_a_database_password_that_others_may_read_is_warned_of(
+    working: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    working.write_text('database_url = "postgresql://m3:secret@db/m3node"\n' + working.read_text())
+    check = ["config", "check", "--config", str(working)]
+    working.chmod(0o644)
+    assert main(check) == 0
+    shown = capsys.readouterr().out
+    assert f"others may read the database's password: database_url stands in {working}" in shown
+    assert "secret" not in shown
+    working.chmod(0o640)
+    assert main(check) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_secrets_in_files_are_to_be_readable_by_the_node_and_by_nobody_else(working: Path, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    web = {"name": "web", "url": "https://web.example/dicom-web", "bearer_token_file": token}
+    settings = load(working, {"destinations": [web]})
+    (warning,) = find_surprises(settings)
+    assert f"bearer_token_file of destination web is {token}, which this user cannot read" in warning
+    token.write_text("x")
+    token.chmod(0o604)
+    (warning,) = find_surprises(settings)
+    assert f"others may read {token}" in warning
+    token.chmod(0o600)
+    assert list(find_surprises(settings)) == []
+
+
+def test_a_password_over_plain_http_is_warned_of(working: Path, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("x")
+    (tmp_path / "password").chmod(0o600)
+    web = {"name": "web", "url": "http://web.example/", "user": "m3", "password_file": tmp_path / "password"}
+    (warning,) = find_surprises(load(working, {"destinations": [web]}))
+    assert "unencrypted" in warning
+
+
 def test_wrong_settings_exit_with_2_and_name_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text("[listener]\nprot = 1\n", encoding="utf-8")

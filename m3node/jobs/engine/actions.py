@@ -82,6 +82,7 @@ class Actions:
         DatabaseError
             The database is away; the reconciler hands it over when it is back.
         """
+        self._check_destination(destination)
         entry = outbox.requeue(self._layout, destination, name)
         if entry is None:
             raise Refused(f"no delivery {name} to {destination} is set aside; see m3node jobs --dead")
@@ -133,6 +134,7 @@ class Actions:
         Refused
             No such delivery waits.
         """
+        self._check_destination(destination)
         entry = outbox.cancel_one(self._layout, destination, name, reason)
         if entry is None:
             raise Refused(f"no delivery {name} waits for {destination}")
@@ -159,6 +161,11 @@ class Actions:
         except RoleHeldError as error:
             raise Refused(f"slot {slot} has just been started: {error}") from error
         return f"{len(begun)} jobs of slot {slot} are queued for the other slots"
+
+    def _check_destination(self, destination: str) -> None:
+        known = sorted(box.name for box in self._layout.outbox.glob("*/"))
+        if destination not in known:
+            raise Refused(f"nothing was ever queued for a destination {destination!r}; there is: {', '.join(known)}")
 
     def _alive(self, work: Work) -> bool:
         slot = names.slot_of(work.executor)
