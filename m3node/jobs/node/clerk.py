@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from m3node.errors import DatabaseError
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.engine.reconcile import Reconciler
+from m3node.jobs.keeping.house import Housekeeping
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.sync import catch_up
@@ -95,10 +96,13 @@ def _hand_over(settings: Settings, stop: threading.Event, house: Future[None]) -
 def _keep_in_order(settings: Settings, stop: threading.Event) -> None:
     layout = DataLayout(settings.data_dir)
     ledger = Ledger(open_engine(settings))
-    reconciler = Reconciler(settings, Dispatcher(settings), ledger)
+    dispatcher = Dispatcher(settings)
+    reconciler = Reconciler(settings, dispatcher, ledger)
+    housekeeping = Housekeeping(settings, ledger, dispatcher)
     work: tuple[tuple[Trouble, Callable[[], object], float], ...] = (
         (Trouble("the ledger cannot follow the files"), lambda: catch_up(layout, ledger), FOLLOW_SECONDS),
         (Trouble("jobs and files cannot be compared"), reconciler.all, ALL_SECONDS),
+        (Trouble("what is old cannot be removed"), housekeeping.keep_house, ALL_SECONDS),
     )
     due = [0.0] * len(work)
     while not stop.wait(LOOK_SECONDS):
