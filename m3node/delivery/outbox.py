@@ -270,10 +270,33 @@ def set_aside(box: Box, entry: Entry, reason: str, state: DeliveryState = Delive
 
 
 def put_off(
-    box: Box, entry: Entry, error: str, not_before: float, state: DeliveryState = DeliveryState.RETRYING
+    box: Box,
+    entry: Entry,
+    error: str,
+    not_before: float,
+    *,
+    state: DeliveryState = DeliveryState.RETRYING,
+    since: float = 0.0,
 ) -> Entry:
-    """Write down an attempt that failed and may be repeated; an entry cancelled meanwhile stays cancelled."""
-    later = replace(entry.tried(error, not_before), state=state, failing_since=entry.failing_since or time.time())
+    """Write down an attempt that failed and may be repeated; an entry cancelled meanwhile stays cancelled.
+
+    Parameters
+    ----------
+    box : Box
+        Its destination's folders.
+    entry : Entry
+        As the caller read it.
+    error : str
+        What the attempt ended with.
+    not_before : float
+        When it may be repeated, seconds since the epoch.
+    state : DeliveryState
+        ``RETRYING`` or ``UNKNOWN``.
+    since : float
+        When failures in a row began, where the entry does not say so yet; now without it.
+    """
+    failing_since = entry.failing_since or since or time.time()
+    later = replace(entry.tried(error, not_before), state=state, failing_since=failing_since)
     rewrite(box, entry, later)
     return later
 

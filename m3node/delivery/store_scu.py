@@ -199,7 +199,7 @@ class StoreAssociation:
                 # The file is read only now. The trouble may pass; but the command may have gone without its data set.
                 verdict = Verdict.AGAIN
                 association.abort()
-            return Sent(verdict, None, f"cannot be sent: {type(error).__name__}", unknown=verdict is Verdict.AGAIN)
+            return Sent(verdict, None, f"cannot be sent: {type(error).__name__}")
         if "Status" not in answer:
             if association.is_established:
                 association.abort()

@@ -9,11 +9,12 @@ from orthanc import start_orthanc
 
 from fake_pacs import CLASS_OF, make_run
 from m3node.cli.main import main
-from m3node.delivery.deliverer import Round, deliver_once
+from m3node.delivery.courier import Courier
 from m3node.delivery.outbox import enqueue
+from m3node.delivery.rounds import Round, deliver_due
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
-from m3node.settings import DeliverySettings, Destination
+from m3node.settings import Destination, Settings
 
 
 def test_orthanc_keeps_every_kind_of_result_in_its_study_as_it_was_built(
@@ -26,7 +27,10 @@ def test_orthanc_keeps_every_kind_of_result_in_its_study_as_it_was_built(
         for name, sr in (("new", "comprehensive3d"), ("old", "enhanced")):
             to = Destination(name=name, ae_title="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port, sr=sr)
             enqueue(layout, "1.2.3.g1", objects, [to])
-            assert deliver_once(layout, to, "M3NODE", DeliverySettings()) == Round(stored=4)
+            settings = Settings(data_dir=layout.root, destinations=(to,))
+            courier = Courier(settings)
+            assert deliver_due(layout, to, settings, courier) == Round(stored=4)
+            courier.close()
         kept = orthanc.instances(objects[0].study_instance_uid)
         assert sorted(item["SOPClassUID"] for item in kept) == sorted(CLASS_OF.values())
         by_uid = {item.sop_instance_uid: item.path for item in objects}

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fake_pacs import make_run
-from m3node.delivery.deliverer import back_off
+from m3node.delivery.back_off import back_off
 from m3node.delivery.entry import Entry, from_json, to_json
 from m3node.delivery.outbox import (
     Box,

@@ -9,12 +9,16 @@ from contextlib import contextmanager
 from pynetdicom.events import Event
 
 from fake_pacs import make_run
-from m3node.delivery.deliverer import Round, deliver_once, run_deliverer
+from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.rounds import Round, deliver_due
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.setup import prepare
+from m3node.jobs.node.deliver import deliver_until
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
-from m3node.settings import DeliverySettings, Destination, ListenerSettings, Settings
+from m3node.settings import DeliverySettings, Destination, JobSettings, ListenerSettings, Settings
 
 RUN = "1.2.3.g1"
 QUICK = DeliverySettings(connect_seconds=60.0, response_seconds=60.0, retry_first_seconds=0.05, retry_max_seconds=0.2)
@@ -35,8 +39,43 @@ def queue_one(
     enqueue(layout, RUN, make_run(layout, RUN, [kind], size=size), [destination])
 
 
-def go(layout: DataLayout, destination: Destination, delivery: DeliverySettings = QUICK) -> Round:
-    return deliver_once(layout, destination, "M3NODE", delivery)
+def settings_for(
+    layout: DataLayout, *destinations: Destination, delivery: DeliverySettings = QUICK, drain: float = 20.0
+) -> Settings:
+    """The tree of a node that delivers to these."""
+    return Settings(
+        data_dir=layout.root,
+        listener=ListenerSettings(),
+        destinations=destinations,
+        delivery=delivery,
+        jobs=JobSettings(drain_seconds=drain, retry_seconds=0.2),
+    )
+
+
+@contextmanager
+def courier_for(
+    layout: DataLayout, *destinations: Destination, delivery: DeliverySettings = QUICK
+) -> Iterator[Courier]:
+    """The connections of a process that delivers."""
+    courier = Courier(settings_for(layout, *destinations, delivery=delivery))
+    try:
+        yield courier
+    finally:
+        courier.close()
+
+
+def go(
+    layout: DataLayout,
+    destination: Destination,
+    delivery: DeliverySettings = QUICK,
+    courier: Courier | None = None,
+) -> Round:
+    """One round, with connections of its own unless some are given."""
+    settings = settings_for(layout, destination, delivery=delivery)
+    if courier is not None:
+        return deliver_due(layout, destination, settings, courier)
+    with courier_for(layout, destination, delivery=delivery) as fresh:
+        return deliver_due(layout, destination, settings, fresh)
 
 
 def aside(layout: DataLayout, name: str = "pacs") -> dict[str, str]:
@@ -55,19 +94,49 @@ def sent(layout: DataLayout, name: str = "pacs") -> set[str]:
     return {from_json(path.read_bytes()).kind for path in box_of(layout, name).sent.iterdir()}
 
 
+class Deliverer:
+    """The role that delivers, in a thread of the test; what waits is handed to the engine once, as jobs do it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.layout = DataLayout(settings.data_dir)
+        self.ended: bool | None = None
+        self._dispatcher = Dispatcher(settings)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        prepare(self.settings)
+        self._thread.start()
+
+    def hand_over(self) -> None:
+        """Hand everything that waits to the engine."""
+        for destination in self.settings.destinations:
+            for entry in waiting(box_of(self.layout, destination.name)):
+                self._dispatcher.enqueue_delivery(entry)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        self._dispatcher.close()
+
+    def _run(self) -> None:
+        self.ended = deliver_until(self.settings, self._stop)
+
+
 @contextmanager
-def deliverer(layout: DataLayout, *destinations: Destination, delivery: DeliverySettings = QUICK) -> Iterator[None]:
-    """Deliver in a thread, as the node's deliverer process does; it must end soon after it is told to."""
-    settings = Settings(data_dir=layout.root, listener=ListenerSettings(), destinations=destinations, delivery=delivery)
-    stop = threading.Event()
-    thread = threading.Thread(target=run_deliverer, args=(settings, stop))
-    thread.start()
+def deliverer(
+    layout: DataLayout, *destinations: Destination, delivery: DeliverySettings = QUICK, drain: float = 20.0
+) -> Iterator[Deliverer]:
+    """Deliver as the node's role does; it must end soon after it is told to."""
+    role = Deliverer(settings_for(layout, *destinations, delivery=delivery, drain=drain))
+    role.start()
     try:
-        yield
+        role.hand_over()
+        yield role
     finally:
-        stop.set()
-        thread.join(20)
-        assert not thread.is_alive()
+        role.stop()
 
 
 def for_class(sop_class_uid: str, status: int) -> Callable[[Event], int]:

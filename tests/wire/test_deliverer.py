@@ -15,9 +15,9 @@ from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs, make_run
 from m3node.delivery.address import Peer
-from m3node.delivery.deliverer import Round
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, file_sent
+from m3node.delivery.rounds import Round
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
@@ -35,7 +35,7 @@ def test_a_clock_that_is_set_back_holds_no_result_up(layout: DataLayout, monkeyp
     with fake_pacs(0xA700) as pacs:
         queue(layout, pacs.destination())
         with monkeypatch.context() as wrong:
-            wrong.setattr("m3node.delivery.deliverer.time.time", lambda: 4_000_000_000.0)
+            wrong.setattr("m3node.delivery.attempt.time.time", lambda: 4_000_000_000.0)
             assert go(layout, pacs.destination()) == Round(put_off=4)
         pacs.answer = 0x0000
         with deliverer(layout, pacs.destination()):
@@ -45,8 +45,8 @@ def test_a_clock_that_is_set_back_holds_no_result_up(layout: DataLayout, monkeyp
 
 def test_results_queued_before_a_restart_go_after_it(layout: DataLayout) -> None:
     with fake_pacs(0xA700) as pacs:
+        queue(layout, pacs.destination())
         with deliverer(layout, pacs.destination()):
-            queue(layout, pacs.destination())
             wait_for(lambda: len(pacs.offered) >= 4)
         assert len(left(layout)) == 4
         pacs.answer = 0x0000
@@ -62,8 +62,8 @@ def test_results_wait_for_an_archive_that_is_down_and_go_when_it_comes_up(
         destination = pacs.destination()
     queue(layout, destination)
     with deliverer(layout, destination):
-        wait_for(lambda: "Connection refused; tried again" in caplog.text)
-        assert len(left(layout)) == 4
+        wait_for(lambda: caplog.text.count("Connection refused; tried again") >= 3)
+        assert sorted(entry.attempts > 0 for entry in left(layout).values()) == [False, False, False, True]
         with fake_pacs(port=destination.port) as revived:
             wait_for(lambda: not left(layout))
             assert len(revived.kept) == 4
@@ -75,8 +75,8 @@ def test_a_dead_and_a_hanging_destination_delay_no_other(layout: DataLayout) -> 
         dead = gone.destination("dead")
     with fake_pacs(lambda event: release.wait(60) and 0x0000) as hanging, fake_pacs() as good:
         three = (dead, hanging.destination("hanging"), good.destination("good"))
+        queue(layout, *three)
         with deliverer(layout, *three):
-            queue(layout, *three)
             wait_for(lambda: len(sent(layout, "good")) == 4 and hanging.offered)
             assert sent(layout, "hanging") == set()
             assert len(left(layout, "dead")) == 4
@@ -88,31 +88,34 @@ def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
 ) -> None:
     fail = [True]
 
-    def file_or_fail(box: Box, entry: Entry) -> None:
+    def file_or_fail(box: Box, entry: Entry) -> Entry:
         if fail:
             fail.clear()
             raise OSError(errno.ENOSPC, "No space left on device")
-        file_sent(box, entry)
+        return file_sent(box, entry)
 
-    monkeypatch.setattr("m3node.delivery.deliverer.file_sent", file_or_fail)
-    with fake_pacs() as pacs, deliverer(layout, pacs.destination()):
+    monkeypatch.setattr("m3node.delivery.attempt.file_sent", file_or_fail)
+    with fake_pacs() as pacs:
         queue(layout, pacs.destination())
-        wait_for(lambda: len(sent(layout)) == 4)
-    assert "delivery stumbled over OSError" in caplog.text
+        with deliverer(layout, pacs.destination()):
+            wait_for(lambda: len(sent(layout)) == 4)
+    assert "delivery waits: No space left on device" in caplog.text
+    assert len(pacs.offered) == 5
+    assert len(pacs.kept) == 4
 
 
 def ours_alive() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if isinstance(t, DULServiceProvider) and t.assoc.is_requestor]
 
 
-def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m3node.delivery.deliverer.STOP_SECONDS", 0.2)
+def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout) -> None:
     release = threading.Event()
     slow = QUICK.model_copy(update={"response_seconds": 600.0})
     with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
         queue(layout, pacs.destination())
-        with deliverer(layout, pacs.destination(), delivery=slow):
+        with deliverer(layout, pacs.destination(), delivery=slow, drain=1.0) as role:
             wait_for(lambda: pacs.offered)
+        assert role.ended is False
         wait_for(lambda: not ours_alive())
         assert len(left(layout)) == 4
         release.set()
@@ -138,10 +141,12 @@ def test_an_interrupt_in_the_middle_of_an_object_leaves_no_thread_behind(layout:
 
 
 def test_a_second_run_goes_while_the_deliverer_is_running(layout: DataLayout) -> None:
-    with fake_pacs() as pacs, deliverer(layout, pacs.destination()):
+    with fake_pacs() as pacs, deliverer(layout, pacs.destination()) as role:
         queue(layout, pacs.destination())
+        role.hand_over()
         wait_for(lambda: len(pacs.kept) == 4)
         queue(layout, pacs.destination(), run="1.2.4.g1")
+        role.hand_over()
         wait_for(lambda: len(pacs.kept) == 8)
 
 

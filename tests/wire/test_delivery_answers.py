@@ -12,7 +12,7 @@ from pydicom.uid import SegmentationStorage
 from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs
-from m3node.delivery.deliverer import Round
+from m3node.delivery.rounds import Round
 from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings
 from waiting import wait_for
@@ -66,7 +66,7 @@ def test_each_failed_attempt_backs_off_by_its_own_count(layout: DataLayout, monk
         failures.append(before)
         return 0.0
 
-    monkeypatch.setattr("m3node.delivery.deliverer.back_off", count)
+    monkeypatch.setattr("m3node.delivery.attempt.back_off", count)
     with fake_pacs(0xA700) as pacs:
         queue_one(layout, pacs.destination())
         for _ in range(4):

@@ -9,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from delivering import IMPATIENT, REPORT, RUN, SEG, go, left, queue, queue_one
+from delivering import IMPATIENT, QUICK, REPORT, RUN, SEG, courier_for, go, left, queue, queue_one, settings_for
 from pydicom.uid import SegmentationStorage
 from pynetdicom import evt
 from pynetdicom.dimse_messages import C_STORE_RSP
 from pynetdicom.events import Event
 
-from fake_pacs import fake_pacs, make_run
+from fake_pacs import COMPREHENSIVE_3D_SR, fake_pacs, make_run
 from m3node.delivery.address import Peer
-from m3node.delivery.deliverer import Round
+from m3node.delivery.courier import Courier
+from m3node.delivery.entry import Entry, from_json
+from m3node.delivery.outbox import box_of, put_off, waiting
+from m3node.delivery.rounds import Round
+from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
@@ -33,14 +37,23 @@ def layout(tmp_path: Path) -> DataLayout:
     return layout
 
 
-def test_nobody_listening_counts_no_attempt_of_any_object(layout: DataLayout) -> None:
+def test_nobody_listening_counts_an_attempt_of_one_object_and_the_others_wait_for_it(layout: DataLayout) -> None:
     with fake_pacs() as pacs:
         dead = pacs.destination()
     queue(layout, dead)
-    result = go(layout, dead)
-    assert result.unreachable == f"no connection to PACS@127.0.0.1:{dead.port}: Connection refused"
-    assert {entry.attempts for entry in left(layout).values()} == {0}
-    assert len(left(layout)) == 4
+    with courier_for(layout, dead) as courier:
+        result = go(layout, dead, courier=courier)
+        assert result == Round(put_off=1, unreachable=result.unreachable)
+        assert result.unreachable == f"no connection to PACS@127.0.0.1:{dead.port}: Connection refused"
+        assert [entry.kind for entry in result.wake] == [SEG]
+        # The others do not each try it.
+        assert go(layout, dead, courier=courier) == Round(unreachable=result.unreachable)
+    assert {kind: entry.attempts for kind, entry in left(layout).items()} == {
+        SEG: 1,
+        REPORT: 0,
+        "volumes.sr": 0,
+        "presentation.pr": 0,
+    }
 
 
 def test_a_host_that_does_not_resolve_is_unreachable_and_no_crash(layout: DataLayout) -> None:
@@ -70,6 +83,7 @@ def test_an_empty_answer_is_not_taken_for_stored_and_the_same_instance_goes_agai
         with _answers_without_status():
             assert go(layout, pacs.destination()) == Round(put_off=1)
         assert left(layout)[REPORT].last_error == "no answer, or one without a status"
+        assert left(layout)[REPORT].state is DeliveryState.UNKNOWN
         wait_for(lambda: go(layout, pacs.destination()).stored == 1)
         assert pacs.offered == [pacs.offered[0]] * 2
         assert pacs.associations == 2
@@ -161,3 +175,106 @@ def test_a_connection_that_drops_gets_the_object_again(layout: DataLayout) -> No
         queue_one(layout, pacs.destination())
         assert go(layout, pacs.destination()) == Round(put_off=1)
         wait_for(lambda: go(layout, pacs.destination()).stored == 1)
+
+
+def test_a_destination_that_takes_objects_and_answers_none_is_left_alone_after_three(layout: DataLayout) -> None:
+    release = threading.Event()
+    patient = IMPATIENT.model_copy(update={"retry_first_seconds": 600.0, "retry_max_seconds": 600.0})
+    with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
+        queue(layout, pacs.destination())
+        with courier_for(layout, pacs.destination(), delivery=patient) as courier:
+            result = go(layout, pacs.destination(), patient, courier)
+            assert result == Round(put_off=3, unreachable="no answer, or one without a status")
+            assert go(layout, pacs.destination(), patient, courier).put_off == 0
+            assert len(pacs.offered) == 3
+        release.set()
+
+
+def test_an_answer_in_between_says_that_the_peer_is_there(layout: DataLayout) -> None:
+    def abort_reports(event: Event) -> int:
+        if event.request.AffectedSOPClassUID == COMPREHENSIVE_3D_SR:
+            event.assoc.abort()
+        return 0x0000
+
+    with fake_pacs(abort_reports) as pacs:
+        for run in ("1.2.3.g1", "1.2.4.g1"):
+            queue(layout, pacs.destination(), run=run)
+        assert go(layout, pacs.destination()) == Round(stored=4, put_off=4)
+
+
+def test_an_entry_that_has_failed_for_too_long_is_a_dead_letter_and_says_what_was_last(layout: DataLayout) -> None:
+    short = QUICK.model_copy(update={"give_up_hours": 0.3 / 3600})
+    with fake_pacs(0xA700) as pacs, courier_for(layout, pacs.destination(), delivery=short) as courier:
+        queue_one(layout, pacs.destination())
+        wait_for(lambda: go(layout, pacs.destination(), short, courier).aside == 1)
+        assert len(pacs.offered) > 1
+    (dead,) = entries_aside(layout)
+    assert dead.state is DeliveryState.DEAD
+    assert dead.attempts == len(pacs.offered) - 1
+    assert dead.last_error.endswith("at last: 0xA700 out of resources")
+
+
+def test_zero_hours_never_give_up(layout: DataLayout) -> None:
+    never = QUICK.model_copy(update={"give_up_hours": 0.0})
+    with fake_pacs(0xA700) as pacs, courier_for(layout, pacs.destination(), delivery=never) as courier:
+        queue_one(layout, pacs.destination())
+        box = box_of(layout, "pacs")
+        (entry,) = waiting(box)
+        put_off(box, entry, "0xA700 out of resources", 0.0, since=1.0)  # in 1970
+        assert go(layout, pacs.destination(), never, courier) == Round(put_off=1)
+
+
+def test_what_waited_as_long_for_a_dead_destination_is_given_up_with_its_probe_and_the_rest_goes_on_waiting(
+    layout: DataLayout,
+) -> None:
+    with fake_pacs() as pacs:
+        dead = pacs.destination()
+    short = QUICK.model_copy(update={"give_up_hours": 1.0})
+    old, young = "1.2.3.g1", "1.2.4.g1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m3node.delivery.outbox.time.time", lambda: 1_000_000.0)
+        queue(layout, dead, run=old)
+        box = box_of(layout, "pacs")
+        put_off(box, waiting(box)[0], "no connection", 0.0)
+    queue(layout, dead, run=young)
+    with courier_for(layout, dead, delivery=short) as courier:
+        result = go(layout, dead, short, courier)
+    assert (result.aside, result.put_off) == (4, 1)
+    assert {entry.run for entry in entries_aside(layout)} == {old}
+    assert {entry.state for entry in entries_aside(layout)} == {DeliveryState.DEAD}
+    # One of the others is the next to try.
+    assert [(entry.run, entry.kind, entry.attempts) for entry in result.wake] == [(young, SEG, 1)]
+    assert {entry.run for entry in left(layout).values()} == {young}
+
+
+def test_a_peer_that_closes_a_lingering_association_costs_the_next_object_nothing(layout: DataLayout) -> None:
+    items = [sendable(item.path) for item in make_run(layout, RUN)]
+    open_now = []
+    with (
+        fake_pacs(handlers=[(evt.EVT_ESTABLISHED, lambda event: open_now.append(event.assoc))]) as pacs,
+        courier_for(layout, pacs.destination()) as courier,
+    ):
+        assert courier.send(pacs.destination(), items[0]).verdict is Verdict.STORED
+        open_now[0].abort()
+        wait_for(lambda: not open_now[0].is_alive())
+        assert courier.send(pacs.destination(), items[1]).verdict is Verdict.STORED
+        assert len(open_now) == 2
+
+
+def test_a_lingering_association_is_released_when_nobody_uses_it_and_not_before(layout: DataLayout) -> None:
+    item = sendable(make_run(layout, RUN, [ObjectKind.REPORT])[0].path)
+    released = []
+    with fake_pacs(handlers=[(evt.EVT_RELEASED, released.append)]) as pacs:
+        courier = Courier(settings_for(layout, pacs.destination()), linger=0.2)
+        for _ in range(3):
+            courier.send(pacs.destination(), item)
+            courier.close_idle()
+        assert pacs.associations == 1
+        wait_for(lambda: courier.close_idle() or released)
+        courier.send(pacs.destination(), item)
+        assert pacs.associations == 2
+        courier.close()
+
+
+def entries_aside(layout: DataLayout) -> list[Entry]:
+    return [from_json(path.read_bytes()) for path in box_of(layout, "pacs").aside.iterdir()]

@@ -17,8 +17,8 @@ from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
 from m3node.delivery.address import Peer
-from m3node.delivery.deliverer import Round
 from m3node.delivery.outbox import cancel, enqueue
+from m3node.delivery.rounds import Round
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
 from m3node.identity import IMPLEMENTATION_CLASS_UID
 from m3node.layout import DataLayout
@@ -124,7 +124,7 @@ def test_an_object_whose_file_is_gone_is_set_aside(layout: DataLayout) -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["m3node.delivery.deliverer.Path.open", "pydicom.filereader.open", "pynetdicom.dimse_messages.open"],
+    ["pathlib.Path.open", "pydicom.filereader.open", "pynetdicom.dimse_messages.open"],
     ids=["before its digest", "before its association", "behind its command"],
 )
 def test_an_object_whose_file_cannot_be_read_for_a_moment_is_tried_again(

@@ -77,10 +77,11 @@ def deliver(settings: Settings, stop: threading.Event) -> None:
     ConfigError
         A newer m3node has changed the database.
     """
-    from m3node.delivery.deliverer import run_deliverer  # noqa: PLC0415
+    from m3node.jobs.node.deliver import run_deliver  # noqa: PLC0415
 
     with hold(DataLayout(settings.data_dir), DELIVER):
-        run_deliverer(settings, stop)
+        if prepared(settings, stop):
+            run_deliver(settings, stop)
 
 
 def watch(settings: Settings, stop: threading.Event) -> None:
@@ -171,9 +172,10 @@ def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
     from m3node.imaging.digest import content_digest  # noqa: PLC0415
     from m3node.intake.keeper.keeper import run_keeper  # noqa: PLC0415
     from m3node.jobs.answer.rejections import record_rejection  # noqa: PLC0415
+    from m3node.jobs.keeping.retention import Retention  # noqa: PLC0415
 
     record = partial(record_rejection, DataLayout(settings.data_dir))
-    run_keeper(settings, stop, record=record, content_digest=content_digest)
+    run_keeper(settings, stop, record=record, content_digest=content_digest, disposable=Retention(settings))
 
 
 def _clerk(settings: Settings, stop: threading.Event, report: Report) -> None:

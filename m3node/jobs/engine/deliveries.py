@@ -1,0 +1,86 @@
+"""The workflow that sends an object to a destination, and with it whatever else is due there.
+
+Each entry of the outbox has a workflow that cares for it. It makes an attempt, and where the entry waits still, the
+next attempt is enqueued with a delay and this one ends, so that nothing is held meanwhile. One that finds its entry
+sent already, over the association that another one had open, has nothing to do.
+
+While a destination is down, only the entry that found out cares for it; it probes the destination, and when that is up
+again, everything else goes as well (`m3node.delivery.reach`).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from dbos import DBOS, EnqueueOptions
+
+from m3node.jobs.engine import names
+from m3node.jobs.engine.bench import Abandoned
+from m3node.jobs.engine.desk import Desk, Words, attend_to
+from m3node.logs import describe
+
+_log = logging.getLogger(__name__)
+
+_desk: Desk | None = None
+
+
+def use(desk: Desk) -> None:
+    """Set what the deliveries of this process share; before the engine is launched."""
+    global _desk  # noqa: PLW0603 - the engine calls workflows with nothing but their arguments
+    _desk = desk
+
+
+def _at_hand() -> Desk:
+    assert _desk is not None, "use() comes before launch()"
+    return _desk
+
+
+@DBOS.workflow(name=names.DELIVER, max_recovery_attempts=None)
+def deliver(destination: str, name: str) -> Words:
+    """Send an entry of a destination's outbox, and what else is due there.
+
+    Parameters
+    ----------
+    destination : str
+        Name of the destination.
+    name : str
+        Name of the entry.
+    """
+    desk = _at_hand()
+    with desk.delivery(DBOS.workflow_id or ""):
+        words: Words = {"more": True}
+        while words.get("more"):
+            if desk.stopping:
+                raise Abandoned
+            words = attend(destination, name)
+        if "again" in words:
+            _again(destination, name, words)
+        return words
+
+
+@DBOS.step(name="attend")
+def attend(destination: str, name: str) -> Words:
+    """Make a round over a destination's outbox."""
+    desk = _at_hand()
+    try:
+        return attend_to(desk, destination, name)
+    except OSError as error:
+        _log.error("%s: delivery waits: %s", destination, error.strerror)
+    except Exception as error:  # noqa: BLE001 - an error that leaves a workflow would end it for good
+        _log.error("%s: delivery stumbled over %s and goes on later", destination, describe(error))
+    return {"again": desk.settings.jobs.retry_seconds, "priority": "routine"}
+
+
+def _again(destination: str, name: str, words: Words) -> None:
+    """Enqueue the next attempt; recorded by the engine, so that a repetition does not enqueue two."""
+    options: EnqueueOptions = {
+        "workflow_name": names.DELIVER,
+        "queue_name": names.DELIVERIES,
+        "queue_partition_key": destination,
+        "workflow_id": names.next_id(DBOS.workflow_id or ""),
+        "app_version": names.APPLICATION_VERSION,
+        "priority": names.priority_number(words["priority"]),
+    }
+    if words["again"] > 0:
+        options["delay_seconds"] = words["again"]
+    DBOS.enqueue_workflow_with_options(options, destination, name)
