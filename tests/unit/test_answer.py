@@ -11,8 +11,9 @@ import pydicom
 import pytest
 
 from answering import Handed, answered, made_bench, made_generation, run_of, worked
+from m3node.errors import DeliveryError
 from m3node.intake.series.manifest import Manifest, read_manifest
-from m3node.jobs.answer import starts
+from m3node.jobs.answer import closing, starts
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.engine import work
 from m3node.jobs.engine.bench import Abandoned, Bench
@@ -241,6 +242,21 @@ def test_damaged_findings_close_their_run_with_a_reason(bench: Bench) -> None:
     record = answered(bench, manifest)
     assert "findings.json is damaged" in record.failure
     assert record.objects == ()
+
+
+def test_a_run_that_cannot_be_closed_as_it_was_ends_with_the_reason(
+    sending: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = made_generation(sending.layout, 10)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DeliveryError("an object lies outside the data folder", retryable=False)
+
+    monkeypatch.setattr(closing, "enqueue", refuse)
+    record = answered(sending, manifest)
+    assert record.outcome is Outcome.NO_LIVER
+    assert record.objects == ()
+    assert record.failure == "an object lies outside the data folder"
 
 
 def test_a_damaged_manifest_is_passed_over(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

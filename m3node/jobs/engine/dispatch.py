@@ -60,6 +60,11 @@ class Work:
         """What it is about, over all attempts: the ID without the attempt."""
         return self.id.rpartition(":")[0] + ":"
 
+    @property
+    def stranded(self) -> bool:
+        """Whether another release has left it, so that no process of this one takes it."""
+        return self.version != names.APPLICATION_VERSION
+
 
 class Dispatcher:
     """A client of the engine's database that connects when it is used first.
@@ -129,7 +134,11 @@ class Dispatcher:
 
     def live(self, queue: str) -> dict[str, Work]:
         """Return what is still to end of a queue, by subject (`Work.subject`)."""
-        return {work.subject: work for work in self._list(status=list(LIVE), queue_name=queue)}
+        return {work.subject: work for work in self.all_live() if work.queue == queue and not work.stranded}
+
+    def all_live(self) -> tuple[Work, ...]:
+        """Return what is still to end, and what another release has left so."""
+        return self._list(status=list(LIVE))
 
     def attempts_of(self, prefix: str) -> tuple[Work, ...]:
         """Return the attempts at a job or delivery (`names.job_prefix`, `names.delivery_prefix`), ended ones too."""
@@ -169,14 +178,12 @@ class Dispatcher:
         self._delete(ended)
         return len(ended)
 
-    def forget_older_versions(self) -> int:
-        """Delete waiting and begun rows that another release left with another shape of the workflows.
+    def forget_stranded(self, work: Iterable[Work]) -> int:
+        """Delete live work that another release left with another shape of the workflows; return how many rows.
 
-        Nobody takes them any more; the reconciler hands the same work over anew, and it goes on from its files.
+        Nobody takes it any more; the reconciler hands the same over anew, and it goes on from its files.
         """
-        stranded = [
-            row.workflow_id for row in self._rows(status=list(LIVE)) if row.app_version != names.APPLICATION_VERSION
-        ]
+        stranded = [item.id for item in work if item.stranded]
         self._delete(stranded)
         return len(stranded)
 
@@ -193,7 +200,7 @@ class Dispatcher:
                     client.enqueue(options, *args)
             except dbos_error.DBOSWorkflowIDInUseError:
                 attempts = self._list(workflow_id_prefix=prefix)
-                if any(work.state in LIVE and work.version == names.APPLICATION_VERSION for work in attempts):
+                if any(work.state in LIVE and not work.stranded for work in attempts):
                     return False
                 attempt = 1 + max((names.attempt_of(work.id) for work in attempts), default=0)
             else:

@@ -17,6 +17,9 @@ from m3node.jobs.engine import names
 from m3node.jobs.engine.bench import Bench
 from m3node.jobs.engine.work import Words, work_on
 
+LONGEST_PAUSE = 60.0
+"""Between two attempts at a run that has to wait, in seconds, however often it has waited."""
+
 _bench: Bench | None = None
 
 
@@ -86,14 +89,18 @@ def _before(bench: Bench, step: str) -> None:
 
 
 def _again(run: str, words: Words) -> None:
-    """Enqueue the next attempt; recorded by the engine, so that a repetition does not enqueue two."""
+    """Enqueue the next attempt, after a pause that grows with each.
+
+    It is recorded by the engine, so that a repetition does not enqueue two.
+    """
     this = DBOS.workflow_id or ""
+    pause = float(words["delay"])
     options: EnqueueOptions = {
         "workflow_name": names.ANSWER,
         "queue_name": names.JOBS,
         "workflow_id": names.next_id(this),
         "app_version": names.APPLICATION_VERSION,
         "priority": names.priority_number(words["priority"]),
-        "delay_seconds": words["delay"],
+        "delay_seconds": min(pause * names.attempt_of(this), max(pause, LONGEST_PAUSE)),
     }
     DBOS.enqueue_workflow_with_options(options, run)

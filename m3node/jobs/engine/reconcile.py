@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from m3node.delivery.back_off import due as is_due
 from m3node.delivery.outbox import Box, waiting
 from m3node.errors import M3NodeError
 from m3node.jobs.answer.record import RECORD
 from m3node.jobs.engine import names
-from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.jobs.ledger.files import read_manifest_facts
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts
@@ -18,6 +20,9 @@ from m3node.layout import DataLayout
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_MANY = 10
+"""New manifests from which asking the engine for all it has is cheaper than handing over each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,12 @@ class Reconciler:
             return 0
         # A name linked within the clock's tick of this look would not change the stamp: look again next time.
         settled = time.time_ns() - stamp > 50_000_000
+        new = sorted(self._runs() - self._known)
+        # After a start thousands may be new here, and known to the engine since long.
+        live = self._dispatcher.live(names.JOBS) if len(new) > _MANY else {}
         count = 0
-        for run in sorted(self._runs() - self._known):
-            if not self._ended(run):
-                count += self._hand_over(run)
+        for run in new:
+            count += self._hand_over(run, live)
             self._known.add(run)
         self._stamp = stamp if settled else -1
         return count
@@ -96,33 +103,26 @@ class Reconciler:
         DatabaseError
             The database is away.
         """
-        stranded = self._dispatcher.forget_older_versions()
+        work = self._dispatcher.all_live()
+        stranded = self._dispatcher.forget_stranded(work)
         if stranded:
             _log.warning("%d jobs and deliveries that another release left are begun anew from their files", stranded)
-        live = self._dispatcher.live(names.JOBS)
-        count = 0
-        for run in sorted(self._runs()):
-            if self._ended(run):
-                self._read.pop(run, None)
-                continue
-            facts = self._facts(run)
-            if facts is not None and names.job_prefix(facts.key) not in live:
-                count += self._hand_over(run)
-        return Reconciled(count, self._deliveries(), stranded)
+        live = {item.subject: item for item in work if not item.stranded}
+        jobs = sum(self._hand_over(run, live) for run in sorted(self._runs()))
+        return Reconciled(jobs, self._deliveries(live), stranded)
 
-    def _deliveries(self) -> int:
+    def _deliveries(self, live: Mapping[str, Work]) -> int:
         """Have somebody look at each destination for which something is due.
 
         One workflow sends what is due, not its own entry only, and a destination that is down has one that probes it.
         """
-        live = self._dispatcher.live(names.DELIVERIES)
         now = time.time()
         count = 0
         for destination in self._settings.destinations:
             box = Box(self._layout.outbox / destination.name)
             if not box.folder.is_dir():
                 continue
-            due = [entry for entry in waiting(box) if entry.not_before <= now]
+            due = [entry for entry in waiting(box) if is_due(entry, now, self._settings.delivery)]
             busy = any(
                 work.state != "DELAYED" and work.subject.startswith(f"send:{destination.name}:")
                 for work in live.values()
@@ -133,9 +133,6 @@ class Reconciler:
 
     def _runs(self) -> set[str]:
         return {path.stem for path in self._layout.manifests.glob("*.json")}
-
-    def _ended(self, run: str) -> bool:
-        return (self._layout.results / run / RECORD).exists()
 
     def _facts(self, run: str) -> ManifestFacts | None:
         if (facts := self._read.get(run)) is None and run not in self._damaged:
@@ -148,9 +145,13 @@ class Reconciler:
             self._read[run] = facts
         return facts
 
-    def _hand_over(self, run: str) -> int:
+    def _hand_over(self, run: str, live: Mapping[str, Work]) -> int:
+        """Hand a manifest over whose run has not ended, unless it is among what the engine has; return how many."""
+        if (self._layout.results / run / RECORD).exists():
+            self._read.pop(run, None)
+            return 0
         facts = self._facts(run)
-        if facts is None:
+        if facts is None or names.job_prefix(facts.key) in live:
             return 0
         self._ledger.note_manifest(facts)
         return int(self._dispatcher.enqueue_job(facts.key, run, facts.priority))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import time
 from collections.abc import Sequence
 
@@ -72,8 +72,8 @@ def prepare(settings: Settings) -> None:
 def launch(settings: Settings, *, executor_id: str, queues: Sequence[str]) -> None:
     """Let this process take work from its queues, and first what the same executor had begun and not ended.
 
-    Every workflow is registered before, by importing its module: one whose name is not known here would be taken
-    and then lie for ever. Only one process at a time may be an executor: the caller holds its lock.
+    The workflows of these queues are registered before, by importing their module: one whose name is not known here
+    would be taken and then lie for ever. Only one process at a time may be an executor: the caller holds its lock.
 
     Parameters
     ----------
@@ -85,8 +85,6 @@ def launch(settings: Settings, *, executor_id: str, queues: Sequence[str]) -> No
         `names.JOBS` or `names.DELIVERIES`.
     """
     quieten()
-    for name in [name for name in os.environ if name.startswith("DBOS__")]:
-        del os.environ[name]  # they would win over what is set here
     engine = database.open_engine(settings, "engine")
     _engines.append(engine)
     config: DBOSConfig = {
@@ -108,7 +106,7 @@ def launch(settings: Settings, *, executor_id: str, queues: Sequence[str]) -> No
 
 def stop(seconds: float) -> None:
     """Take no more work, and wait so long for what is at hand; what is not finished is begun again later."""
-    DBOS.destroy(workflow_completion_timeout_sec=int(seconds))
+    DBOS.destroy(workflow_completion_timeout_sec=math.ceil(seconds))
     while _engines:
         _engines.pop().dispose()
 

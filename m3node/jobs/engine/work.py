@@ -25,7 +25,6 @@ from m3node.jobs.answer.generations import newer_generation, older_runs, run_bef
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.answer.steps import FINDINGS, OVERLAY, build, find
 from m3node.jobs.engine.bench import Bench, Cancelled
-from m3node.logs import describe
 from m3node.rejection import Reason, Rejection
 from m3node.results.store import load_findings
 
@@ -59,7 +58,6 @@ def work_on(bench: Bench, step: str, run: str, end: Words | None = None) -> Word
     Abandoned
         The process is to end, and the time that it had is over.
     """
-    folder = bench.layout.results / run
     try:
         manifest = read_manifest(bench.layout.manifests / f"{run}.json")
     except M3NodeError as error:
@@ -69,14 +67,29 @@ def work_on(bench: Bench, step: str, run: str, end: Words | None = None) -> Word
         # Damaged: there is nothing left of which a record could say that it ended.
         _log.critical("run %s cannot be begun and is passed over: %s", run, error)
         return {"over": "damaged manifest"}
+    words = _tried(bench, manifest, step, end or {})
+    if step == "close" and "end" in words and "rejection" not in (end or {}):
+        # It cannot be closed as it was meant to be: it ends with the reason why.
+        words = _tried(bench, manifest, step, words["end"])
+    if step == "close" and "end" in words:
+        # Not even the reason can be recorded: a damaged file of the data folder.
+        _log.critical("run %s cannot be closed and is passed over: %s", run, words["end"]["rejection"]["message"])
+        return {"over": "not closed"}
+    return words
+
+
+def _tried(bench: Bench, manifest: Manifest, step: str, end: Words) -> Words:
+    """Do a step, its start counted."""
+    run = Path(manifest.file_name).stem
+    folder = bench.layout.results / run
     try:
         folder.mkdir(parents=True, exist_ok=True)
         crashed = starts.begin(folder, step, bench.settings.jobs.poison_limit)
-        if crashed is not None:
-            # Nothing comes after the close that could write down why: the little that is left of it is tried again.
-            return _close(bench, manifest, folder, _rejected(crashed)["end"]) if step == "close" else _rejected(crashed)
+        # Nothing comes after the close that could write down why: the little that is left of it is tried all the same.
+        if crashed is not None and not (step == "close" and "rejection" in end):
+            return _rejected(crashed)
         with bench.step(folder, step):
-            words = _WORK[step](bench, manifest, folder, end or {})
+            words = _WORK[step](bench, manifest, folder, end)
         starts.end(folder, step)
     except Cancelled as cancelled:
         return {"end": {"cancelled": cancelled.reason}}
@@ -96,12 +109,7 @@ def _failed(bench: Bench, manifest: Manifest, folder: Path, step: str, error: Ex
     if trouble is not None:
         _log.error("run %s waits: %s", run, trouble.strerror)
         return _waits(bench, run, manifest.priority, trouble.strerror or "", bench.settings.jobs.retry_seconds)
-    if step != "close":
-        return _rejected(failure(error, run))
-    # Its own failures become a recorded reason; what comes here is a damaged file of the data folder.
-    what = str(error) if isinstance(error, M3NodeError) else describe(error)
-    _log.critical("run %s cannot be closed and is passed over: %s", run, what)
-    return {"over": what}
+    return _rejected(failure(error, run))
 
 
 def _assemble(bench: Bench, manifest: Manifest, folder: Path, _end: Words) -> Words:

@@ -66,8 +66,11 @@ def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
             if stop.wait(BEAT_SECONDS):
                 break
             take_up_stranded(bench)
-        _drain(bench, settings.jobs.drain_seconds)
+        ended = _drain(bench, settings.jobs.drain_seconds)
         bench.ledger.note_worker_gone(slot)
+        if not ended:
+            logging.shutdown()
+            os._exit(0)
 
 
 def take_up_stranded(bench: Bench) -> None:
@@ -82,12 +85,12 @@ def take_up_stranded(bench: Bench) -> None:
         _log.debug("%s", error)  # the engine's own threads say so already
 
 
-def _drain(bench: Bench, seconds: float) -> None:
-    """Come to an end; what is left of a step when the time is over, ends with the process."""
+def _drain(bench: Bench, seconds: float) -> bool:
+    """Come to an end; return False when a step did not, and so has to end with the process."""
     bench.stop(seconds)
     setup.stop(seconds)
-    if bench.running:
-        bench.abandon()
-        _log.warning("a step did not end within %g s (jobs.drain_seconds); it is run again later", seconds)
-        logging.shutdown()
-        os._exit(0)
+    if not bench.running:
+        return True
+    bench.abandon()
+    _log.warning("a step did not end within %g s (jobs.drain_seconds); it is run again later", seconds)
+    return False
