@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+CHAOS_FLAGS ?=
 # One core is left to the nodes and archives that the tests start; 0 runs the tests one after the other, for --pdb.
 PYTEST_WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores - 1 : 2)))
 PYTEST = $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
-.PHONY: help demo test check lint format coverage bench clean
+.PHONY: help demo test check lint format coverage bench chaos clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -49,6 +50,9 @@ coverage: .coverage
 
 bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK and dcmqi
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.test  ## 60 series while 30 random kills hit the node and archives fail; CHAOS_FLAGS="--seed 2"
+	$(BIN)/python tests/chaos/chaos.py $(CHAOS_FLAGS)
 
 clean:  ## remove what the targets made, the environment included
 	rm -rf $(VENV) $(DEMO_OUT) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
