@@ -202,8 +202,11 @@ def test_a_step_whose_time_is_over_is_left_and_begun_again(bench: Bench, monkeyp
     assert answered(made_bench(bench.settings), manifest).outcome is Outcome.NO_LIVER
 
 
-def test_the_volume_is_read_once_and_let_go_in_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_volume_is_read_once_and_let_go_when_nobody_needs_it_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = made_generation(bench.layout, 10)
+    run = run_of(manifest)
     read: list[str] = []
     assemble = work.assemble
 
@@ -212,9 +215,17 @@ def test_the_volume_is_read_once_and_let_go_in_the_end(bench: Bench, monkeypatch
         return assemble(manifest, progress=progress)
 
     monkeypatch.setattr(work, "assemble", counted)
-    assert answered(bench, manifest).outcome is Outcome.NO_LIVER
+    with bench.job("job"):
+        work_on(bench, "assemble", run)
+        assert bench.volume_of(run) is not None
+        assert bench.volume_of("another run") is None
+        work_on(bench, "detect", run)
+        assert bench.volume_of(run) is None
     assert read == [manifest.key]
-    assert bench.volume_of(run_of(manifest)) is None
+    with bench.job("job"):
+        other = run_of(made_generation(bench.layout, 11, 2))
+        work_on(bench, "assemble", other)
+    assert bench.volume_of(other) is None  # however the job ended
 
 
 def test_a_damaged_record_of_an_earlier_generation_costs_only_what_it_says(bench: Bench) -> None:

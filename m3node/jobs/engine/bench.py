@@ -95,7 +95,7 @@ class Bench:
         try:
             yield
         finally:
-            self._volume = None
+            self.let_volume_go()
             self._running.discard(workflow_id)
 
     @contextmanager
@@ -119,6 +119,10 @@ class Bench:
     def keep_volume(self, run: str, volume: CTVolume) -> None:
         """Keep a volume for the next step of its run."""
         self._volume = (run, volume)
+
+    def let_volume_go(self) -> None:
+        """Forget the volume: the steps that follow need its memory."""
+        self._volume = None
 
     def volume_of(self, run: str) -> CTVolume | None:
         """Return the volume of a run, where this process has assembled it."""

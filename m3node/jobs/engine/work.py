@@ -145,6 +145,7 @@ def _detect(bench: Bench, manifest: Manifest, folder: Path, _end: Words) -> Word
     findings = find(
         manifest, folder, bench.settings, bench.detector, bench.progress(run), previous=previous, volume=volume
     )
+    bench.let_volume_go()
     seconds = time.monotonic() - started
     _log.info("run %s: %s, %d lesions, %.1f s", run, findings.outcome.value, len(findings.lesions), seconds)
     return {}
