@@ -142,10 +142,10 @@ class _ExactBytes(DICOMwebClient):
         self._session.close()
 
     def _body(self, answer: requests.Response) -> bytes:
-        """Read the answer; the library's time-out is for each byte, and a drop at a time never ends."""
+        """Read the answer; the library's time-out is for each byte, and what comes in drops would never end."""
         body = b""
         deadline = time.monotonic() + self._seconds
-        for chunk in answer.iter_content(65536):
+        while chunk := answer.raw.read1(65536, decode_content=True):
             body += chunk
             if len(body) > ANSWER_BYTES or time.monotonic() > deadline:
                 raise requests.ReadTimeout
@@ -156,7 +156,6 @@ def _session(destination: Destination) -> requests.Session:
     session = requests.Session()
     # No proxy of the environment; no .netrc, which would take the place of our credentials; no REQUESTS_CA_BUNDLE.
     session.trust_env = False
-    session.max_redirects = 0
     session.headers["Accept"] = "application/dicom+json"
     session.verify = str(destination.ca_file) if destination.ca_file is not None else True
     if destination.client_certificate_file is not None:
