@@ -38,7 +38,7 @@ class RetentionSettings(Section):
     ----------
     received_hours : float
         Received pixels of a series, after its results are confirmed (or delivered, where a destination does not
-        confirm; or after its recorded reason, where there are none).
+        confirm; or after its recorded reason, where there are none). Failed runs and dead letters keep theirs.
     results_days : float
         Result objects, masks and pictures; ``findings.json`` and ``run.json`` stay.
     rows_days : float

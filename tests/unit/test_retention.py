@@ -14,7 +14,7 @@ from housekeeping import HOUR, House
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
 from m3node.intake.keeper.purging import Held
-from m3node.jobs.keeping.retention import EARLY_SECONDS, LOOK_SECONDS, Retention, over
+from m3node.jobs.keeping.retention import EARLY_SECONDS, Retention, over
 from m3node.rejection import Reason, Rejection
 from m3node.settings import RetentionSettings, Settings
 
@@ -164,12 +164,11 @@ def test_below_the_mark_what_may_still_be_waited_for_stays_a_while(house: House)
     assert gone(house, there, now=NOW + EARLY_SECONDS, disk=Disk(free=1.0)) == ["1.8"]
 
 
-def test_it_looks_once_a_minute_while_there_is_room(house: House) -> None:
-    house.run("1.2", ended=NOW - 100 * HOUR)
-    times = iter([NOW, NOW + LOOK_SECONDS - 1, NOW + LOOK_SECONDS])
-    settings = Settings(data_dir=house.layout.root, retention=RetentionSettings(received_hours=GRACE))
-    retention = Retention(settings, low=Disk().mark(), clock=lambda: next(times))
-    assert [list(retention(held("1.2"))) for _ in range(3)] == [["1.2"], [], ["1.2"]]
+def test_what_has_no_run_waits_for_a_series_of_its_study_that_has_just_been_answered(house: House) -> None:
+    house.run("1.2", ended=NOW)
+    there = [*held("1.2", answered_at=NOW - HOUR), *held("1.8")]
+    assert gone(house, there) == []
+    assert gone(house, there, now=NOW + GRACE * HOUR) == ["1.2", "1.8"]
 
 
 @given(

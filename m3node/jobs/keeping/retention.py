@@ -22,9 +22,6 @@ from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 60.0
-"""How often it looks while the disk has room."""
-
 EARLY_SECONDS = 3600.0
 """What has no run of its own stays so long even on a full disk: a SEG may come before the images that it is about."""
 
@@ -81,16 +78,19 @@ class Retention:
         self._grace = settings.retention.received_hours * 3600.0
         self._low = low or Watermark(self._layout.root, settings.disk.warn_free_mb)
         self._clock = clock
-        self._due = 0.0
 
     def __call__(self, held: Sequence[Held]) -> Iterator[str]:
         """Name series whose pixels may go now, oldest first."""
-        now = self._clock()
-        if not self._grace or (now < self._due and not self._low.below()):
+        if not self._grace:
             return
-        self._due = now + LOOK_SECONDS
-        runs = self._runs(held)
-        since = over([item for item in held if item.series in runs or not self._failed(item.series)], runs)
+        now = self._clock()
+        # A run is not over before its series was answered: while there is room, the young need no look at their files.
+        soonest = now if self._low.below() else now - self._grace
+        old = [item for item in held if item.answered_at <= soonest]
+        young = frozenset(study for item in held if item.answered_at > soonest for study in item.studies)
+        runs = self._runs(old)
+        due = [item for item in old if item.series in runs or not (item.studies & young or self._failed(item.series))]
+        since = over(due, runs)
         early = 0
         for series in sorted(since, key=lambda series: since[series]):
             if now < since[series] + self._grace:
