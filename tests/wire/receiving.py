@@ -162,22 +162,28 @@ def rejection(
     return answer[7], answer[8], answer[9]
 
 
-def store_request(data: bytes, *, sop_class: str = CT, sop_instance: str) -> C_STORE:
+def store_request(data: bytes, *, sop_class: str = CT, sop_instance: str, priority: int = 2) -> C_STORE:
     """A C-STORE request for any bytes under any names."""
     request = C_STORE()
     request.MessageID = 1
     request.AffectedSOPClassUID = sop_class
     request.AffectedSOPInstanceUID = sop_instance
-    request.Priority = 2
+    request.Priority = priority
     request.DataSet = BytesIO(data)
     return request
 
 
 def raw_store(
-    association: Association, data: bytes, *, sop_class: str = CT, sop_instance: str, context_id: int | None = None
+    association: Association,
+    data: bytes,
+    *,
+    sop_class: str = CT,
+    sop_instance: str,
+    context_id: int | None = None,
+    priority: int = 2,
 ) -> C_STORE | None:
     """Send any bytes under any names; return the response, None when the association ended instead."""
-    request = store_request(data, sop_class=sop_class, sop_instance=sop_instance)
+    request = store_request(data, sop_class=sop_class, sop_instance=sop_instance, priority=priority)
     association._reactor_checkpoint.clear()
     while not association._is_paused:
         time.sleep(0.001)

@@ -65,6 +65,18 @@ def test_repeats_and_revisions_are_acknowledged_and_told_apart(node: Node, assoc
     assert sorted(split_file(node.layout.spool / name)[1] for name in files) == [first, second]
 
 
+def test_the_lease_says_of_which_instances_the_sender_asked_for_high_priority(
+    node: Node, association: Association
+) -> None:
+    for number, priority in ((71, 0), (72, 1), (73, 2)):
+        response = raw_store(association, tiny(named(number)), sop_instance=f"2.25.3.{number}", priority=priority)
+        assert response is not None
+        assert response.Status == 0x0000
+    arrivals = [event for lease in node.layout.associations.glob("*.jsonl") for event in _arrivals(lease)]
+    urgent = {Path(event.path).stem: event.urgent for event in arrivals if "2.25.3.7" in event.path}
+    assert urgent == {"2.25.3.71": False, "2.25.3.72": True, "2.25.3.73": False}
+
+
 def _arrivals(path: Path) -> list[ArrivalEvent]:
     reader = LeaseReader(path.parent)
     return [event for event in reader.poll() if isinstance(event, ArrivalEvent) and event.association == path.stem]
