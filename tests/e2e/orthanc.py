@@ -23,6 +23,10 @@ end
 """Lua: each stored instance goes to the modality ``m3node``, as a PACS does that routes without a rule."""
 
 
+DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+"""Of Debian's package orthanc-dicomweb."""
+
+
 class Orthanc:
     """A running Orthanc."""
 
@@ -82,10 +86,12 @@ class Orthanc:
 
 
 @contextmanager
-def start_orthanc(binary: str, folder: Path, *, lua: str = "") -> Iterator[Orthanc]:
-    """Start Orthanc in ``folder`` and stop it in the end."""
+def start_orthanc(
+    binary: str, folder: Path, *, lua: str = "", dicom_port: int = 0, dicomweb: bool = False
+) -> Iterator[Orthanc]:
+    """Start Orthanc in ``folder`` and stop it in the end; with ``dicomweb``, its plugin answers at ``/dicom-web``."""
     folder.mkdir(parents=True, exist_ok=True)
-    orthanc = Orthanc(free_port(), free_port())
+    orthanc = Orthanc(free_port(), dicom_port or free_port())
     scripts = []
     if lua:
         (folder / "route.lua").write_text(lua)
@@ -109,7 +115,8 @@ def start_orthanc(binary: str, folder: Path, *, lua: str = "") -> Iterator[Ortha
         "UnknownSopClassAccepted": True,
         "OverwriteInstances": True,
         "LuaScripts": scripts,
-        "Plugins": [],
+        "Plugins": [DICOMWEB_PLUGIN] if dicomweb else [],
+        "DicomWeb": {"Enable": dicomweb, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "orthanc.log").open("wb") as log:
