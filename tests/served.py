@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,13 @@ class ServedNode:
         More settings.
     environment : mapping, optional
         More environment.
+    command : str
+        ``listen``: that role alone; the others are begun one by one (`begin`).
     """
 
-    def __init__(self, root: Path, toml: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: Path, toml: str, environment: Mapping[str, str] | None = None, command: str = "serve"
+    ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.layout = DataLayout(root / "data")
@@ -53,27 +57,44 @@ class ServedNode:
         self.config.write_text(f'data_dir = "{self.layout.root}"\n{toml}{disk}')
         self.log_file = root / "log"
         self._ready_file = root / "ready"
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._roles: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start, and wait until it listens."""
-        command = [sys.executable, "-m", "m3node", "serve", "--config", str(self.config)]
-        command += ["--port", str(self.port), "--ready-file", str(self._ready_file)]
+        self._ready_file.unlink(missing_ok=True)
+        listener = ("--port", str(self.port), "--ready-file", str(self._ready_file))
+        self._process = self._popen(self._command, *listener)
+        self.until(self._ready_file.exists)
+        assert json.loads(self._ready_file.read_text())["port"] == self.port
+
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start another role on the same settings."""
+        self._roles.append(self._popen(*words))
+        return self._roles[-1]
+
+    def _popen(self, *words: str) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")}
         if "drain_seconds" not in self.config.read_text():
             environment["M3NODE_JOBS__DRAIN_SECONDS"] = "10"  # nobody waits for what a test left open
-        self._ready_file.unlink(missing_ok=True)
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
+            return subprocess.Popen(
+                [sys.executable, "-m", "m3node", *words, "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**environment, **self.environment},
             )
-        self.until(self._ready_file.exists)
-        assert json.loads(self._ready_file.read_text())["port"] == self.port
+
+    def says(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command on the same settings to its end."""
+        command = [sys.executable, "-m", "m3node", *words, "--config", str(self.config)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")}
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=120, env={**environment, **self.environment}
+        )
 
     def until(self, condition: Callable[[], object], seconds: float = 120.0) -> None:
         """Wait until something is so; fail with the log's end when it is not so in time or the node ends before."""
@@ -101,13 +122,11 @@ class ServedNode:
 
     def clean_up(self) -> None:
         """Leave nothing running, however the test ended."""
-        if self._process is not None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
-            finally:
-                self._process.wait()
+        for process in (self._process, *self._roles):
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     @property
     def pid(self) -> int:
