@@ -321,10 +321,28 @@ def cancel(layout: DataLayout, run: str, reason: str) -> tuple[Entry, ...]:
 
 
 def cancel_one(layout: DataLayout, destination: str, name: str, reason: str) -> Entry | None:
-    """Take back one delivery; None when it does not wait to be sent."""
+    """Take back one delivery that waits to be sent, or dismiss a dead letter; None when it is neither.
+
+    Raises
+    ------
+    DeliveryError
+        Its file is damaged.
+    """
     box = box_of(layout, destination)
     entry = read_entry(box, name)
-    return _cancel(box, entry, reason) if entry is not None and _to_be_sent(entry) else None
+    if entry is not None:
+        return _cancel(box, entry, reason) if _to_be_sent(entry) else None
+    aside = box.aside / f"{name}.json"
+    with _held(box):
+        try:
+            dead = from_json(aside.read_bytes())
+        except FileNotFoundError:
+            return None
+        if dead.state is not DeliveryState.DEAD:
+            return None
+        dismissed = replace(dead, state=DeliveryState.CANCELLED, last_error=f"{reason}; it was dead: {dead.last_error}")
+        write_over(aside, to_json(dismissed))
+    return dismissed
 
 
 def requeue(layout: DataLayout, destination: str, name: str) -> Entry | None:

@@ -235,6 +235,20 @@ def test_a_change_by_who_has_not_seen_the_last_one_is_not_written(layout: DataLa
     assert waiting(box) == (later,)
 
 
+def test_a_dead_letter_can_be_dismissed_and_asked_back(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    set_aside(box, entry, "refused with 0xA900")
+    dismissed = cancel_one(layout, "pacs", entry.name, "not wanted")
+    assert dismissed is not None
+    assert (dismissed.state, dismissed.last_error) == (
+        DeliveryState.CANCELLED,
+        "not wanted; it was dead: refused with 0xA900",
+    )
+    assert from_json((box.aside / f"{entry.name}.json").read_bytes()) == dismissed
+    assert cancel_one(layout, "pacs", entry.name, "not wanted") is None
+    assert requeue(layout, "pacs", entry.name) is not None
+
+
 def test_a_dead_letter_that_is_requeued_waits_to_be_sent_at_once_with_its_attempts_kept(layout: DataLayout) -> None:
     box, entry = one_waiting(layout)
     dead = set_aside(box, put_off(box, entry, "no answer", 12345.0), "no answer for 72 h")

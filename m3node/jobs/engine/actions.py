@@ -82,7 +82,7 @@ class Actions:
         DatabaseError
             The database is away; the reconciler hands it over when it is back.
         """
-        self._check_destination(destination)
+        self._check_delivery(destination, name)
         entry = outbox.requeue(self._layout, destination, name)
         if entry is None:
             raise Refused(f"no delivery {name} to {destination} is set aside; see m3node jobs --dead")
@@ -127,17 +127,17 @@ class Actions:
         return f"{run} is cancelled" if record.cancelled else f"{run} had just ended"
 
     def cancel_delivery(self, destination: str, name: str, reason: str = "cancelled by a person") -> str:
-        """Take back an object that waits for a destination.
+        """Take back an object that waits for a destination, or dismiss one that was set aside.
 
         Raises
         ------
         Refused
-            No such delivery waits.
+            No such delivery waits or is set aside.
         """
-        self._check_destination(destination)
+        self._check_delivery(destination, name)
         entry = outbox.cancel_one(self._layout, destination, name, reason)
         if entry is None:
-            raise Refused(f"no delivery {name} waits for {destination}")
+            raise Refused(f"no delivery {name} waits for {destination} or is set aside")
         self._ledger.note_entry(entry)
         return f"{name} is not sent to {destination} any more"
 
@@ -162,10 +162,12 @@ class Actions:
             raise Refused(f"slot {slot} has just been started: {error}") from error
         return f"{len(begun)} jobs of slot {slot} are queued for the other slots"
 
-    def _check_destination(self, destination: str) -> None:
+    def _check_delivery(self, destination: str, name: str) -> None:
         known = sorted(box.name for box in self._layout.outbox.glob("*/"))
         if destination not in known:
             raise Refused(f"nothing was ever queued for a destination {destination!r}; there is: {', '.join(known)}")
+        if not name or Path(name).name != name:
+            raise Refused(f"{name!r} names no delivery; m3node jobs --dead and m3node status --study show the names")
 
     def _alive(self, work: Work) -> bool:
         slot = names.slot_of(work.executor)
