@@ -11,6 +11,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
 from m3node.errors import InputRejected
+from m3node.imaging.jpeg2000 import decode_as_announced
 from m3node.imaging.native import FrameTask, pixel_dtype
 from m3node.imaging.rescale import Stored, unpack_bits, write_hu
 from m3node.imaging.volume import HUArray
@@ -87,7 +88,20 @@ def _encapsulated(
     path: Path, header: InstanceHeader, layout: PixelLayout, frames: Sequence[int], *, single_threaded: bool
 ) -> list[Stored]:
     opened = open_part10(path, name="its file", tags=_PIXEL_TAGS, digest=False)
-    decoder = get_decoder(header.transfer_syntax_uid)
+    plugin = _SINGLE_THREADED.get(header.transfer_syntax_uid, "") if single_threaded else ""
+    planes: list[Stored] = []
+    with open(path, "rb") as stream:
+        if plugin:
+            planes = decode_as_announced(stream.fileno(), opened.value_offset, layout, frames)
+        for frame in frames[len(planes) :]:
+            stream.seek(opened.value_offset)
+            planes.append(_with_pydicom(stream, header.transfer_syntax_uid, layout, frame, plugin))
+    return planes
+
+
+def _with_pydicom(stream: BinaryIO, syntax: str, layout: PixelLayout, frame: int, plugin: str) -> Stored:
+    """Decode with the preferred codec, and with any other where that one gives up."""
+    decoder = get_decoder(syntax)
     options: dict[str, Any] = {
         "raw": True,
         "pixel_keyword": "PixelData",
@@ -100,18 +114,6 @@ def _encapsulated(
         "pixel_representation": layout.pixel_representation,
         "number_of_frames": layout.number_of_frames,
     }
-    plugin = _SINGLE_THREADED.get(header.transfer_syntax_uid, "") if single_threaded else ""
-    planes: list[Stored] = []
-    with open(path, "rb") as stream:
-        for frame in frames:
-            stream.seek(opened.value_offset)
-            plane = _decoded(decoder, stream, frame, options, plugin)
-            planes.append(plane)
-    return planes
-
-
-def _decoded(decoder: Any, stream: BinaryIO, frame: int, options: dict[str, Any], plugin: str) -> Stored:
-    """Decode with the preferred codec, and with any other where that one gives up."""
     if plugin:
         start = stream.tell()
         try:
