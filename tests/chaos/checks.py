@@ -37,6 +37,17 @@ class Answers:
     objects: dict[str, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
+    def and_those_of(self, others: Answers) -> Answers:
+        """Both."""
+        return Answers(
+            self.series + others.series,
+            self.answered + others.answered,
+            self.generations + others.generations,
+            self.outcomes + others.outcomes,
+            self.objects | others.objects,
+            self.faults + others.faults,
+        )
+
 
 def read_answers(node: ServedNode, series: Sequence[str], slices: int) -> Answers:
     """Read ``run.json`` of every series: objects, or a recorded reason.
