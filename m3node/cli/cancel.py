@@ -15,8 +15,9 @@ def add_parser(subparsers: Any) -> None:
         "cancel",
         help="take back a job or a delivery, or dismiss a dead letter",
         description="Ends a job, or takes back what waits to be sent: a job by its ID (as m3node jobs shows it), with "
-        "all of its deliveries, or one delivery (DESTINATION/NAME, as m3node status --study shows it). A dead letter is "
-        "dismissed: it counts as done. What a destination has is not deleted there. Exit status: 0 when all were taken back, 1 when not, 2 on wrong usage.",
+        "all of its deliveries, or one delivery (DESTINATION/NAME, as m3node status --study shows it). A dead letter "
+        "is dismissed: it counts as done. What a destination has is not deleted there. Exit status: 0 when all were "
+        "taken back, 1 when not, 2 on wrong usage.",
         epilog=text_epilog(
             "m3node cancel 1.2.826.0.1.3680043.8.498.1.g1",
             "m3node cancel pacs/1.2.826.0.1.3680043.8.498.1.g1.report",

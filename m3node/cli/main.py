@@ -18,14 +18,20 @@ COMMANDS: tuple[str, ...] = (
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the whole parser; each command module has ``add_parser(subparsers)`` and sets ``handler``."""
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Build the parser; each command module has ``add_parser(subparsers)`` and sets ``handler``.
+
+    Parameters
+    ----------
+    command : str
+        The one command that will be parsed, so that the modules of the others are not imported; all when it is none.
+    """
     from importlib import import_module  # noqa: PLC0415 - only needed here
 
     parser = argparse.ArgumentParser(prog="m3node", description="Finds liver lesions in CT; answers in DICOM.")
     parser.add_argument("--version", action="version", version=f"m3node {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in (command,) if command in COMMANDS else COMMANDS:
         import_module(f"m3node.cli.{name}").add_parser(subparsers)
     return parser
 
@@ -38,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status: 0 success, 1 failure, 2 usage or settings, 3 nothing eligible.
     """
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(words[0] if words else "").parse_args(words)
     if argv is None:
         # A process of our own. Without it, what the DICOM libraries say goes to the terminal, values included.
         set_up("WARNING", "m3node")

@@ -12,11 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from dbos import DBOS
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -111,6 +106,8 @@ def prepare(settings: Settings) -> None:
     DatabaseError
         The database cannot be reached, or refuses.
     """
+    from dbos import DBOS  # noqa: PLC0415 - who only asks the ledger need not wait for it
+
     layout = DataLayout(settings.data_dir.absolute())
     layout.create()
     url = ledger_url(settings)
@@ -273,6 +270,11 @@ def _migrating(engine: Engine, layout: DataLayout) -> Iterator[Connection]:
 
 
 def _migrate(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - who only asks the ledger need not wait for it
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", "m3node.jobs.ledger:migrations")
     config.attributes["connection"] = connection
