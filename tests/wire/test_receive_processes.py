@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from receiving import Node, associated, named, raw_store, running, settings_for,
 from m3node.errors import ConfigError
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, read_leases
+from m3node.intake.receive.receiver import receive
 from m3node.intake.receive.spool import INCOMING
 from m3node.process import process_started
 from waiting import wait_for
@@ -90,6 +94,22 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
         acceptor.wait()
         wait_for(lambda: process_started(lease.pid) != lease.started)
     acceptor.stdout.close()
+
+
+def test_a_receiver_ends_in_order_when_the_acceptor_died_before_it_had_read_all(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver = get_context("spawn").Process(target=receive, args=(settings_for(tmp_path), theirs, 0))
+    receiver.start()
+    theirs.close()
+    select.select([ours], [], [], 60)
+    ours.close()  # what it said is unread: its end is reset, and not merely closed
+    receiver.join(60)
+    assert receiver.exitcode == 1
+    said = capfd.readouterr().err
+    assert "the acceptor is gone" in said
+    assert "Traceback" not in said
 
 
 def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time(tmp_path: Path) -> None:

@@ -156,7 +156,10 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
 
     _tell(channel, READY)
     while True:
-        message, handles, _, _ = socket.recv_fds(channel, 64, 1)
+        try:
+            message, handles, _, _ = socket.recv_fds(channel, 64, 1)
+        except ConnectionResetError:
+            message = b""  # an acceptor that died before it had read all that it was told
         if not message:
             LOGGER.error("the acceptor is gone: ending, with what associations are open")
             os._exit(1)
