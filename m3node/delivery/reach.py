@@ -51,6 +51,8 @@ class Reach:
         with self._lock:
             line = self._lines.setdefault(destination, _Line())
             line.unanswered += 1
+            # It took the object, so it is there: others are tried as well, before it counts as down again.
+            line.why = ""
             if line.unanswered >= UNANSWERED_LIMIT:
                 self._down(line, probe, why)
 

@@ -56,7 +56,7 @@ def deliver_due(
     stop: Callable[[], bool] = lambda: False,
     note: Note = lambda entry: None,
 ) -> Round:
-    """Send what is due to one destination: urgent objects first, then oldest runs; others wait while it is down.
+    """Send what is due to one destination: urgent objects first, what got no answer last.
 
     Parameters
     ----------
@@ -86,6 +86,8 @@ def deliver_due(
     ended: list[Entry] = []
     until = time.monotonic() + ROUND_SECONDS
     queue = [entry for entry in waiting(box) if due(entry, time.time(), settings.delivery)]
+    # What the peer may have choked on goes last, so that it keeps nothing else from it.
+    queue.sort(key=lambda entry: (entry.priority != "stat", entry.state is DeliveryState.UNKNOWN))
     if reach.is_probe(destination.name, first):
         queue.sort(key=lambda entry: entry.name != first)
     left = len(queue)

@@ -190,6 +190,23 @@ def test_a_destination_that_takes_objects_and_answers_none_is_left_alone_after_t
         release.set()
 
 
+def test_objects_that_a_peer_chokes_on_keep_none_of_the_others_from_it(layout: DataLayout) -> None:
+    bad: set[str] = set()
+
+    def choke(event: Event) -> int:
+        if str(event.request.AffectedSOPInstanceUID) in bad:
+            event.assoc.abort()
+        return 0x0000
+
+    with fake_pacs(choke) as pacs, courier_for(layout, pacs.destination()) as courier:
+        for run in ("1.2.3.g1", "1.2.4.g1"):
+            queue(layout, pacs.destination(), run=run)
+        bad |= {entry.sop_instance_uid for entry in waiting(box_of(layout, "pacs"))[:4]}
+        good = {entry.sop_instance_uid for entry in waiting(box_of(layout, "pacs"))} - bad
+        wait_for(lambda: go(layout, pacs.destination(), courier=courier) and good <= set(pacs.kept))
+        assert {entry.sop_instance_uid for entry in waiting(box_of(layout, "pacs"))} == bad
+
+
 def test_an_answer_in_between_says_that_the_peer_is_there(layout: DataLayout) -> None:
     def abort_reports(event: Event) -> int:
         if event.request.AffectedSOPClassUID == COMPREHENSIVE_3D_SR:
