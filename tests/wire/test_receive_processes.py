@@ -21,6 +21,7 @@ from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, read_leases
 from m3node.intake.receive.receiver import receive
 from m3node.intake.receive.spool import INCOMING
+from m3node.layout import DataLayout
 from m3node.process import process_started
 from waiting import wait_for
 
@@ -99,8 +100,11 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
 def test_a_receiver_ends_in_order_when_the_acceptor_died_before_it_had_read_all(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    settings = settings_for(tmp_path)
+    DataLayout(settings.data_dir).create()
+    (DataLayout(settings.data_dir).spool / INCOMING).mkdir()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    receiver = get_context("spawn").Process(target=receive, args=(settings_for(tmp_path), theirs, 0))
+    receiver = get_context("spawn").Process(target=receive, args=(settings, theirs, 0))
     receiver.start()
     theirs.close()
     select.select([ours], [], [], 60)
