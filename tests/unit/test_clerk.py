@@ -1,0 +1,87 @@
+"""The clerk goes on when disk or database are in its way, says so once, and ends only of what nobody expected."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from answering import made_generation
+from m3node.errors import DatabaseError
+from m3node.jobs.engine import names
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.setup import prepare
+from m3node.jobs.node import clerk
+from m3node.jobs.node.clerk import Trouble, run_clerk
+from m3node.layout import DataLayout
+from m3node.settings import Settings
+from waiting import wait_for
+
+
+class Fails:
+    """Work that fails as often as it is told to."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def __call__(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def test_trouble_is_said_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/a/file")
+    away = DatabaseError("the database postgresql://m3@db/m3node cannot be used: gone")
+    work = Fails(away, away, full)
+    trouble = Trouble("jobs wait")
+    with caplog.at_level(logging.INFO):
+        assert [trouble.keeps_from(work) for _ in range(5)] == [True, True, True, False, False]
+    assert caplog.messages == [
+        "jobs wait: the database postgresql://m3@db/m3node cannot be used: gone; trying again",
+        "jobs wait: works again",
+    ]
+
+
+def test_what_nobody_expected_is_no_trouble() -> None:
+    with pytest.raises(ValueError, match="odd"):
+        Trouble("jobs wait").keeps_from(Fails(ValueError("odd")))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    settings = Settings(data_dir=tmp_path / "data")
+    prepare(settings)
+    monkeypatch.setattr(clerk, "AGAIN_SECONDS", 0.05)
+    return settings
+
+
+def test_a_manifest_is_handed_over_though_the_house_is_in_trouble(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(clerk, "catch_up", full)
+    monkeypatch.setattr(clerk.Reconciler, "all", full)
+    stop = threading.Event()
+    running = threading.Thread(target=run_clerk, args=(settings, stop))
+    running.start()
+    dispatcher = Dispatcher(settings)
+    try:
+        manifest = made_generation(DataLayout(settings.data_dir), 12)
+        wait_for(lambda: names.job_prefix(manifest.key) in dispatcher.live(names.JOBS))
+    finally:
+        stop.set()
+        running.join()
+        dispatcher.close()
+
+
+def test_a_clerk_whose_house_is_broken_ends_so_that_it_is_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clerk, "catch_up", lambda *_: Fails(ValueError("odd"))())
+    with pytest.raises(ValueError, match="odd"):
+        run_clerk(settings, threading.Event())
