@@ -27,6 +27,8 @@ from killed_node import RECEIVER, SUPERVISOR, KilledNode
 from recovery import Gauge, Recovery
 from sender import Sender
 
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.settings import load
 from quick_series import SECONDS, SLICES, STEPS, quick_environment, quick_series, series_uid
 
 POISON_LIMIT = 1000
@@ -260,15 +262,20 @@ def _gauges(node: KilledNode, senders: list[Sender], archives: list[Archive], st
     def in_hand() -> bool:
         return acknowledged() > manifests() * SLICES
 
-    def unbegun() -> bool:
-        return manifests() > len(set(begun()))
+    dispatcher = Dispatcher(load(node.config))
+
+    def handed_over() -> int:
+        return len({work.subject for work in dispatcher.attempts_of("job:")})
+
+    def unknown() -> bool:
+        return manifests() > handed_over()
 
     return {
         "acceptor": receiving,
         RECEIVER: receiving,
         SUPERVISOR: receiving,
         "keeper": Gauge(indexed, left=in_hand, busy=in_hand),
-        "clerk": Gauge(lambda: len(set(begun())), left=unbegun, busy=unbegun),
+        "clerk": Gauge(handed_over, left=unknown, busy=unknown),
         "worker-0": working("slot-0"),
         "worker-1": working("slot-1"),
         "deliver": Gauge(
