@@ -65,36 +65,52 @@ def make_field(grid: ContrastGrid) -> ContrastField | None:
     if np.count_nonzero(tissue) < 200:
         return None
     liver_hu = float(np.median(grid.hu[tissue]))
-    # A little smoothing keeps noise in fat from looking like specks of tissue.
-    calm = ndimage.gaussian_filter(grid.hu, grid.radius(0.8))
-    soft = (calm > max(_FAT_HU, liver_hu - _TISSUE_BELOW_HU)) & (calm < liver_hu + _TISSUE_ABOVE_HU)
+    soft = _soft(grid, liver_hu)
     unmixed = eroded(soft, _MIXED_MM, grid.spacing)
     # Bright vessels and noise peaks must not lift what lies beside them.
     clipped = np.clip(grid.hu, liver_hu - _TISSUE_BELOW_HU, liver_hu + 40.0)
-    smooth, background = clipped, clipped
+    darker = clipped
     for sigma in _SMOOTHINGS_MM:
-        smooth = weighted_mean(clipped, soft, grid.radius(sigma))
-        background = _background(grid, smooth, tissue)
-        if _robust_sd((smooth - background)[tissue]) <= _WANTED_SD_HU:
+        darker = _below_background(grid, weighted_mean(clipped, soft, grid.radius(sigma)), tissue)
+        if _robust_sd(darker[tissue]) <= _WANTED_SD_HU:
             break
-    darker = np.asarray(background - smooth, dtype=np.float32)
+    del clipped
+    sd = _spread(grid, darker, tissue)
+    return ContrastField(darker=darker, sd=sd, soft=soft, core=unmixed, liver_hu=liver_hu)
+
+
+def _soft(grid: ContrastGrid, liver_hu: float) -> BoolArray:
+    """Find soft tissue; a little smoothing keeps noise in fat from looking like specks of it."""
+    calm = ndimage.gaussian_filter(grid.hu, grid.radius(0.8))
+    soft = (calm > max(_FAT_HU, liver_hu - _TISSUE_BELOW_HU)) & (calm < liver_hu + _TISSUE_ABOVE_HU)
+    return np.asarray(soft)
+
+
+def _below_background(grid: ContrastGrid, smooth: FloatVolume, tissue: BoolArray) -> FloatVolume:
+    background = _background(grid, smooth, tissue)
+    background -= smooth
+    return background
+
+
+def _spread(grid: ContrastGrid, darker: FloatVolume, tissue: BoolArray) -> FloatVolume:
+    """Estimate the healthy liver's spread everywhere, from what is left without its outliers."""
     overall = max(_MIN_SD_HU, _robust_sd(darker[tissue]))
-    bounded = np.clip(darker, -2.5 * overall, 2.5 * overall)
-    local = np.sqrt(weighted_mean(bounded * bounded, tissue, grid.radius(_SPREAD_MM)))
-    return ContrastField(
-        darker=darker,
-        sd=np.maximum(local, np.float32(0.8 * overall)),
-        soft=soft,
-        core=unmixed,
-        liver_hu=liver_hu,
-    )
+    squares = np.clip(darker, -2.5 * overall, 2.5 * overall)
+    squares *= squares
+    local = weighted_mean(squares, tissue, grid.radius(_SPREAD_MM))
+    np.sqrt(local, out=local)
+    np.maximum(local, np.float32(0.8 * overall), out=local)
+    return local
 
 
 def weighted_mean(values: FloatVolume, where: BoolArray, sigma: Sequence[float]) -> FloatVolume:
     """Gaussian mean over the places of ``where`` only (normalised convolution)."""
     weight = ndimage.gaussian_filter(where.astype(np.float32), sigma, truncate=3.0)
-    total = ndimage.gaussian_filter(np.where(where, values, np.float32(0.0)), sigma, truncate=3.0)
-    return np.where(weight > 1e-4, total / np.maximum(weight, np.float32(1e-4)), values).astype(np.float32)
+    mean: FloatVolume = ndimage.gaussian_filter(np.where(where, values, np.float32(0.0)), sigma, truncate=3.0)
+    alone = weight <= 1e-4
+    mean /= np.maximum(weight, np.float32(1e-4), out=weight)
+    np.copyto(mean, values, where=alone)
+    return mean
 
 
 def _background(grid: ContrastGrid, smooth: FloatVolume, tissue: BoolArray) -> FloatVolume:
@@ -103,11 +119,12 @@ def _background(grid: ContrastGrid, smooth: FloatVolume, tissue: BoolArray) -> F
     rest = smooth - trend
     for _ in range(2):
         spread = max(_MIN_SD_HU, _robust_sd(rest[tissue]))
-        typical = tissue & (np.abs(rest) < 2.0 * spread)
+        typical = tissue & (rest < 2.0 * spread) & (rest > -2.0 * spread)
         coarse = _coarse_mean(rest, typical, grid)
-        rest = rest - coarse
-        trend = trend + coarse
-    return np.asarray(trend, dtype=np.float32)
+        rest -= coarse
+        trend += coarse
+        del coarse  # as large as the grid, and the next one is made beside what is left
+    return trend
 
 
 def _coarse_mean(values: FloatVolume, where: BoolArray, grid: ContrastGrid) -> FloatVolume:
@@ -116,7 +133,7 @@ def _coarse_mean(values: FloatVolume, where: BoolArray, grid: ContrastGrid) -> F
     every = tuple(slice(None, None, n) for n in step)
     sigma = [_BACKGROUND_MM / (s * n) for s, n in zip(grid.spacing, step, strict=True)]
     weight = ndimage.gaussian_filter(where[every].astype(np.float32), sigma, truncate=2.5)
-    total = ndimage.gaussian_filter(np.where(where, values, np.float32(0.0))[every], sigma, truncate=2.5)
+    total = ndimage.gaussian_filter(np.where(where[every], values[every], np.float32(0.0)), sigma, truncate=2.5)
     # Where there is hardly any liver around, the trend alone stands.
     out: FloatVolume = np.asarray(total / (weight + np.float32(0.02)), dtype=np.float32)
     for axis, (size, n) in enumerate(zip(values.shape, step, strict=True)):
@@ -132,7 +149,12 @@ def _stretched(values: FloatVolume, size: int, step: int, axis: int) -> FloatVol
     shape = [1, 1, 1]
     shape[axis] = size
     share = (at - low).reshape(shape).astype(np.float32)
-    return np.asarray(np.take(values, low, axis) * (1 - share) + np.take(values, high, axis) * share)
+    out: FloatVolume = np.take(values, low, axis)
+    out *= 1 - share
+    beyond = np.take(values, high, axis)
+    beyond *= share
+    out += beyond
+    return out
 
 
 def _trend(grid: ContrastGrid, smooth: FloatVolume, tissue: BoolArray) -> FloatVolume:
