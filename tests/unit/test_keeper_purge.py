@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from keeping import QUIET, Node, changed, liver_seg
 from m3node.evaluation.ct_writer import seeded_uid
 from m3node.identity import DEVICE_UID
+from m3node.intake.keeper import keeper
 from m3node.intake.keeper.index import Index, Settled
-from m3node.intake.keeper.keeper import PURGE_SECONDS
+from m3node.intake.keeper.keeper import PURGE_SECONDS, TURN_SECONDS
+from m3node.intake.keeper.purging import Held, purge
 from m3node.rejection import Reason
 
 
@@ -208,6 +211,47 @@ def test_a_seg_for_pixels_that_are_gone_is_recorded_only(tmp_path: Path, late_se
     assert (len(node.manifests), node.recorded, node.keeper.waiting) == (1, [], frozenset())
     assert settled(node) == Settled(0, unfit=False, purged=True)
     assert len(node.index().segs) == 1
+
+
+def test_what_gets_another_generation_while_pixels_are_removed_keeps_its_own_and_its_seg(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*args: Any) -> bool:
+        node.now += TURN_SECONDS * 2
+        return purge(*args)
+
+    monkeypatch.setattr(keeper, "purge", slowly)
+    late = node.series(2, slices=13)
+    node.store(*node.series(1), *late[:12], liver_seg(late))
+    node.wait(QUIET)
+    node.disposable = [seeded_uid(1, "series"), seeded_uid("seg", "series"), seeded_uid(2, "series")]
+    node.now += PURGE_SECONDS
+    node.keeper.step()
+    assert node.files(1) == [], "the first of them has gone"
+    node.store(late[12])
+    node.disposable = []
+    for _ in range(5):
+        node.wait(QUIET)
+    (second,) = (manifest for manifest in node.manifests if manifest.generation == 2)
+    spooled = [node.layout.spool / item.path for item in (*second.instances, *second.liver_segs)]
+    assert [path.exists() for path in spooled] == [True] * 14
+
+
+def test_who_says_what_may_go_hears_of_what_is_not_answered_yet(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, float]] = []
+
+    def note(held: Sequence[Held]) -> Iterable[str]:
+        asked.append({item.series: item.answered_at for item in held})
+        return ()
+
+    monkeypatch.setattr(node.keeper, "_disposable", note)
+    node.store(*node.series(1))
+    node.wait(QUIET)
+    node.store(*node.series(2), close=False)
+    node.wait(PURGE_SECONDS)
+    open_series = seeded_uid(2, "series")
+    assert {series for series, at in asked[-1].items() if math.isinf(at)} == {open_series}
+    assert len(asked[-1]) == 2
 
 
 def test_a_seg_whose_file_is_gone_is_no_input_of_a_later_generation(node: Node) -> None:

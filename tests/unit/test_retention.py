@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -169,6 +170,12 @@ def test_what_has_no_run_waits_for_a_series_of_its_study_that_has_just_been_answ
     there = [*held("1.2", answered_at=NOW - HOUR), *held("1.8")]
     assert gone(house, there) == []
     assert gone(house, there, now=NOW + GRACE * HOUR) == ["1.2", "1.8"]
+
+
+def test_a_seg_that_came_first_waits_for_the_images_of_its_study_even_on_a_full_disk(house: House) -> None:
+    there = [*held("1.8"), *held("1.2", answered_at=math.inf)]
+    assert gone(house, there) == []
+    assert gone(house, there, disk=Disk(free=1.0)) == []
 
 
 @given(

@@ -9,9 +9,10 @@ what arrived waits and is taken in when that is possible again.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,6 +104,7 @@ class Keeper:
         self._arrivals: dict[str, _Arrivals] = {}
         self._troubled_until: float | None = None
         self._going: Iterator[str] | None = None
+        self._stirred: set[str] = set()
         self._purge_due = clock()
 
     @property
@@ -174,6 +176,7 @@ class Keeper:
     def _arrived(self, series: str, arrivals: _Arrivals) -> None:
         folders = self._register.folders.setdefault(series, set())
         folders.update(path.parent for path in arrivals.paths)
+        self._stirred.update(_studies(folders))
         is_open = series in self._register
         if not is_open and arrivals.paths and self._is_answered(series, folders):
             return
@@ -215,6 +218,7 @@ class Keeper:
 
     def _answer(self, series: str) -> None:
         state = self._register[series]
+        self._stirred.update(_studies(self._register.folders.get(series, ())))
         try:
             if not self._register.read_again(series):
                 state.stillness.touch(self._clock() + RETRY_SECONDS)
@@ -238,15 +242,21 @@ class Keeper:
             return Settled(record.files, unfit=True, purged=bool(record.purged))
 
     def _remove_disposable(self) -> None:
-        """Remove pixels that are not needed any more, for a while."""
+        """Remove pixels that are not needed any more, for a while.
+
+        What was said of a study does not count any more once something of it has arrived or was answered: a new
+        generation needs the pixels, those of SEGs too. It is asked about again the next time.
+        """
         begun = self._clock()
         if self._going is None and begun < self._purge_due:
             return
         try:
             if self._going is None:
+                self._stirred.clear()
                 self._going = iter(self._disposable(self._held()))
             for series in self._going:
-                if not self._is_busy(series):
+                studies = _studies(self._register.folders.get(series, ()))
+                if not self._is_busy(series) and self._stirred.isdisjoint(studies):
                     self._purge(series)
                 if self._clock() - begun > TURN_SECONDS:
                     return
@@ -257,9 +267,8 @@ class Keeper:
 
     def _held(self) -> list[Held]:
         return [
-            Held(series, frozenset(folder.parent.name for folder in folders), self._index.changed_at(series))
+            Held(series, _studies(folders), math.inf if self._is_busy(series) else self._index.changed_at(series))
             for series, folders in self._register.folders.items()
-            if not self._is_busy(series)
         ]
 
     def _is_busy(self, series: str) -> bool:
@@ -271,6 +280,11 @@ class Keeper:
             self._arrivals[series] = _Arrivals()
         else:
             self._register.folders.pop(series, None)
+
+
+def _studies(folders: Iterable[Path]) -> frozenset[str]:
+    """Study Instance UIDs under which a series' folders lie."""
+    return frozenset(folder.parent.name for folder in folders)
 
 
 def has_ct(record: SeriesRecord) -> bool:

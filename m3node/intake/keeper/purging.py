@@ -22,7 +22,7 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A series that lies in the spool and of which everything is answered.
+    """A series that lies in the spool.
 
     Attributes
     ----------
@@ -31,7 +31,8 @@ class Held:
     studies : frozenset of str
         Study Instance UIDs under which it lies; one, for a series in order.
     answered_at : float
-        Since when nothing was learned about it, seconds since the epoch.
+        Since when nothing was learned about it, seconds since the epoch; infinite while something is not answered.
+        Such a one may not go, nor what it needs: a SEG of its study.
     """
 
     series: str
