@@ -53,7 +53,7 @@ slots = 2
 poison_limit = {POISON_LIMIT}
 [delivery]
 retry_first_seconds = 0.2
-retry_max_seconds = 2
+retry_max_seconds = 1
 response_seconds = 10
 commitment_seconds = 5
 """
@@ -183,8 +183,8 @@ def _kill_and_kill(
             deck = chance.sample(ROLES, len(ROLES))
         role, pid = _victim(node, recovery, deck)
         deck.remove(role)
-        node.kill_role(role, pid)
         recovery.killed(role)
+        node.kill_role(role, pid)
     for sender in senders:
         sender.allow(plan.series)
 

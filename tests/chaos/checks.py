@@ -78,11 +78,11 @@ def read_answers(node: ServedNode, series: Sequence[str], slices: int) -> Answer
             continue
         answers.answered += 1
         answers.outcomes[record["outcome"] if record["objects"] else f"reason: {record['failure']}"] += 1
-    strange = {path.name for path in node.layout.results.iterdir()} - {
-        Path(manifest.file_name).stem for manifest in node.manifests
-    }
-    if strange:
-        answers.faults.append(f"results of no manifest: {sorted(strange)}")
+    known = {Path(manifest.file_name).stem for manifest in node.manifests}
+    for folder in node.layout.results.iterdir():
+        # What was not fit to be looked at, as too few slices are, has a reason and no manifest.
+        if folder.name not in known and not node.findings(folder.name).get("rejection"):
+            answers.faults.append(f"results of no manifest, and no reason: {folder.name}")
     return answers
 
 
