@@ -42,7 +42,8 @@ class RetentionSettings(Section):
     results_days : float
         Result objects, masks and pictures; ``findings.json`` and ``run.json`` stay.
     rows_days : float
-        The engine's rows of finished jobs and deliveries, and the ledger's rows of sent objects. Instance rows stay.
+        The engine's rows of finished jobs and deliveries, and what is kept of sent objects: the ledger's rows, their
+        entries in ``outbox``, the reports in ``commitments``. Instance rows stay.
     """
 
     received_hours: NotNegative = 0.0

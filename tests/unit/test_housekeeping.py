@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,25 @@ def test_it_looks_thoroughly_once_an_hour_and_again_soon_when_the_database_is_aw
     keeping.engine.away = False
     keeping.keep(60.0)
     assert keeping.engine.before == [NOW - 30 * DAY, keeping.now - 30 * DAY]
+
+
+def test_a_clock_that_was_set_back_puts_nothing_off(keeping: Keeping) -> None:
+    keeping.keep()
+    keeping.keep(-365 * DAY)
+    keeping.keep(60.0)
+    assert keeping.engine.before == [NOW - 30 * DAY, NOW - 395 * DAY]
+
+
+def test_reports_of_commitment_that_were_acted_on_go_in_their_time(keeping: Keeping) -> None:
+    reports = []
+    for number, (folder, days) in enumerate([("acted", 31), ("unknown", 31), ("acted", 29), ("", 31)]):
+        path = keeping.layout.commitments / folder / f"2.25.{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+        os.utime(path, (NOW - days * DAY, NOW - days * DAY))
+        reports.append(path)
+    keeping.keep()
+    assert [path.exists() for path in reports] == [False, False, True, True]
 
 
 def test_records_of_deliveries_go_in_their_time_and_nothing_waits_again(keeping: Keeping) -> None:

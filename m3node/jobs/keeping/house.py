@@ -1,4 +1,4 @@
-"""What the clerk removes: result objects, records of deliveries, rows; and what it says of the disk.
+"""What the clerk removes: result objects, records of deliveries, reports, rows; and what it says of the disk.
 
 Nothing is sent or computed again for it: that a run is over is said by its ``run.json``, which stays, and only what
 waits in the outbox is sent.
@@ -16,6 +16,7 @@ from m3node.delivery.outbox import Box
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
 from m3node.errors import DeliveryError
+from m3node.intake.receive.commitment import forget_reports
 from m3node.jobs.answer.record import RECORD
 from m3node.jobs.answer.steps import OVERLAY
 from m3node.jobs.engine.dispatch import Dispatcher
@@ -84,15 +85,18 @@ class Housekeeping:
         """
         low = self._tell_of_room()
         now = self._clock()
-        if now < self._due and not low:
+        # A clock that was set back must not put it off until it is there again.
+        thorough = not self._due - THOROUGH_SECONDS <= now < self._due
+        if not (thorough or low):
             return
         if self._keep_results:
             self._remove_results(now)
-        if now < self._due:
+        if not thorough:
             return
         if self._keep_rows:
             before = now - self._keep_rows
             remove_filed(self._layout, before)
+            forget_reports(self._layout, before)
             self._ledger.forget_rows(before)
             self._dispatcher.forget(before)
         self._due = now + THOROUGH_SECONDS
