@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_a_line_torn_by_a_full_disk_does_not_take_the_next_with_it(
     lease.close()
     reader = LeaseReader(tmp_path)
     assert [event.path for event in reader.poll() if isinstance(event, ArrivalEvent)] == ["spool/1/2/4.dcm"]
+
+
+def test_a_lease_that_a_full_disk_refuses_leaves_no_file_and_no_handle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    handles = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="No space left"):
+        open_lease(tmp_path)
+    assert set(os.listdir("/proc/self/fd")) == handles
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_process_holds_no_lease(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ class OpenLease:
         AE titles.
     peer : str
         Address of the sender.
+
+    Raises
+    ------
+    OSError
+        The disk refuses; nothing is left of it.
     """
 
     def __init__(self, folder: Path, *, calling: str, called: str, peer: str) -> None:
@@ -56,16 +61,22 @@ class OpenLease:
         self.path = folder / f"{self.id}.jsonl"
         self._torn = False
         self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        self._write(
-            {
-                "calling": calling,
-                "called": called,
-                "peer": peer,
-                "pid": pid,
-                "started": process_started(pid),
-                "opened_at": time.time(),
-            }
-        )
+        try:
+            self._write(
+                {
+                    "calling": calling,
+                    "called": called,
+                    "peer": peer,
+                    "pid": pid,
+                    "started": process_started(pid),
+                    "opened_at": time.time(),
+                }
+            )
+        except OSError:
+            # A sender that knocks at a full disk for hours must not use up the handles, nor fill the folder.
+            os.close(self._fd)
+            self.path.unlink()
+            raise
 
     def append(self, path: str, status: str, *, urgent: bool = False) -> None:
         """Add a stored instance.
