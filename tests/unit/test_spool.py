@@ -247,6 +247,26 @@ def test_many_senders_of_one_instance_at_once_lose_nothing(layout: DataLayout, s
     assert len(files(layout)) == (1 if same else 8)
 
 
+def test_a_file_that_is_removed_while_it_is_compared_is_stored_anew(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(layout)
+    first = store(spool)
+    link = os.link
+
+    def removed_then(source: Path, target: Path) -> None:
+        try:
+            link(source, target)
+        except FileExistsError:
+            first.path.unlink(missing_ok=True)
+            raise
+
+    monkeypatch.setattr(os, "link", removed_then)
+    again = store(spool)
+    assert (again.status, again.path) == ("new", first.path)
+    assert again.path.read_bytes().endswith(DATA)
+
+
 def test_unfinished_files_of_dead_processes_are_removed_and_of_living_ones_kept(layout: DataLayout) -> None:
     Spool(layout)
     dead = subprocess.run(

@@ -161,26 +161,28 @@ class Spool:
 def _link(temporary: Path, folder: Path, sop_instance_uid: str, transfer_syntax_uid: str, data: Buffer) -> Stored:
     """Give the file its name; when the name is taken, find out whether by the same bytes."""
     final = folder / f"{sop_instance_uid}.dcm"
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
-        pass
-    else:
-        return Stored(final, "new")
-    if _holds(final, transfer_syntax_uid, data):
-        return Stored(final, "duplicate")
+    if (new := _name(temporary, final, transfer_syntax_uid, data)) is not None:
+        return Stored(final, "new" if new else "duplicate")
     digest = encoding_digest(transfer_syntax_uid, data)
     # Eight digits tell revisions of one instance apart but for a chance of one in 4 billion; then all of them do.
     for digits in (8, len(digest)):
         revision = folder / f"{sop_instance_uid}.r{digest[:digits]}.dcm"
-        try:
-            os.link(temporary, revision)
-        except FileExistsError:
-            if _holds(revision, transfer_syntax_uid, data):
-                return Stored(revision, "duplicate")
-        else:
-            return Stored(revision, "revision")
+        if (new := _name(temporary, revision, transfer_syntax_uid, data)) is not None:
+            return Stored(revision, "revision" if new else "duplicate")
     raise FileExistsError(f"a file that is not a revision of {sop_instance_uid} has the name of one")
+
+
+def _name(temporary: Path, path: Path, transfer_syntax_uid: str, data: Buffer) -> bool | None:
+    """Give the file a name: True when it has it, False when the same bytes have it, None when other bytes do."""
+    while True:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # The keeper may just be removing what is not needed any more, and then the name is free.
+            with suppress(FileNotFoundError):
+                return False if _holds(path, transfer_syntax_uid, data) else None
+        else:
+            return True
 
 
 def encoding_digest(transfer_syntax_uid: str, data: Buffer) -> str:
