@@ -26,10 +26,12 @@ def write_once(path: Path, content: bytes) -> bool:
     try:
         try:
             os.link(temporary, path)
+            new = True
         except FileExistsError:
-            return False
+            new = False
+        # Also for one that was there: who wrote it may not have come to this line, and the caller builds on it.
         sync_folder(path.parent)
-        return True
+        return new
     finally:
         temporary.unlink()
 

@@ -38,6 +38,16 @@ def test_the_bytes_are_on_disk_before_the_name_and_the_name_before_the_return(
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
+def test_a_name_that_somebody_else_has_just_given_is_on_disk_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"theirs")
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_folder", synced.append)
+    assert not write_once(tmp_path / "a", b"ours")
+    assert synced == [tmp_path]
+
+
 @pytest.mark.parametrize(
     ("write", "failing"),
     [(write_once, "fdatasync"), (write_once, "link"), (write_over, "fdatasync"), (write_over, "replace")],
