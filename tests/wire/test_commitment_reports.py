@@ -137,6 +137,15 @@ def test_event_information_that_is_no_data_set_is_refused(node: Node, noise: byt
     assert not report_file(node.layout, TRANSACTION).exists()
 
 
+def test_a_report_that_would_fill_the_memory_is_refused(node: Node) -> None:
+    information = report(TRANSACTION, instances(1))
+    information.add_new(0x00091001, "OB", b"x" * 5 * 1024 * 1024)
+    with reporter(node.port) as association:
+        assert send(association, information) == 0x0115
+        assert not report_file(node.layout, TRANSACTION).exists()
+        assert send(association, report(TRANSACTION, instances(1))) == 0x0000
+
+
 def test_an_event_of_another_class_is_refused(node: Node) -> None:
     with reporter(node.port) as association:
         encoded = _encoded(association, report(TRANSACTION, instances(1)))

@@ -36,6 +36,9 @@ _CLASS_NOT_ACCEPTED = 3
 
 _NAMES = 8
 
+_REPORT_BYTES = 4 * 1024 * 1024
+"""Of a report's event information, which is read in memory: some 20 000 instances, where each of our requests has one."""
+
 _STORAGE_CLASSES = frozenset(sop.uid for sop in STORAGE)
 
 
@@ -193,6 +196,8 @@ class Session:
         try:
             if request.trouble is not None:
                 raise request.trouble
+            if len(request.data) > _REPORT_BYTES:
+                return Answer(receive_status.INVALID_ARGUMENT, f"longer than {_REPORT_BYTES} bytes")
             report = parse_report(
                 request.data,
                 context.transfer_syntax[0],
