@@ -12,7 +12,11 @@ from scipy import ndimage
 from m3node.detectors.contrast.distance import depth_inside
 from m3node.detectors.contrast.field import make_field
 from m3node.detectors.contrast.foci import find_foci
-from m3node.detectors.contrast.grid import ContrastGrid
+from m3node.detectors.contrast.grid import MOST_PLACES, ContrastGrid, make_grid
+from m3node.evaluation.ct_writer import axial_geometry
+from m3node.imaging.mask import VoxelMask
+from m3node.imaging.volume import CTVolume
+from m3node.liver.region import LiverRegion, LiverSource
 
 SHAPE = (60, 180, 180)
 SPACING = (2.0, 1.5, 1.5)
@@ -57,6 +61,28 @@ def test_a_liver_of_many_foci_needs_few_bytes_a_place(grid: ContrastGrid) -> Non
     print(f"\ncomparing {comparing:.1f} bytes a place, finding {finding:.1f}")
     assert comparing < 32
     assert finding < 24
+
+
+@pytest.mark.parametrize(
+    ("spacing", "blocks"),
+    [
+        ((2.0, 0.9, 0.9), (1, 2, 2)),
+        ((0.5, 0.9, 0.9), (4, 1, 1)),
+        ((2.0, 1.5, 1.5), (1, 2, 2)),
+    ],
+)
+def test_a_liver_without_end_gets_larger_blocks_and_not_more_of_them(
+    spacing: tuple[float, float, float], blocks: tuple[int, int, int]
+) -> None:
+    shape = (400, 200, 400)
+    everywhere = VoxelMask(shape=shape, start=(0, 0, 0), data=np.broadcast_to(np.True_, shape))
+    region = LiverRegion(everywhere, everywhere, LiverSource.EMBEDDED, reference="", algorithm="")
+    hu = np.broadcast_to(np.int16(100), shape)
+    grid = make_grid(CTVolume(hu=hu, geometry=axial_geometry(shape, spacing), sources=()), region)
+    assert grid is not None
+    assert grid.factors == blocks
+    assert grid.hu.size <= MOST_PLACES
+    assert (grid.hu == 100).all()
 
 
 def test_depths_are_what_scipy_says(grid: ContrastGrid) -> None:

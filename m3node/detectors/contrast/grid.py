@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ FloatVolume = npt.NDArray[np.float32]
 _IN_PLANE_MM = 1.7
 _ALONG_MM = 2.1
 _MARGIN_MM = 6.0
+
+MOST_PLACES = 12_000_000
+"""Comparing takes up to 36 bytes a place. A liver comes near this only where a block has just no room for two pixels,
+and what was taken for a liver where it is longer than any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +97,7 @@ def make_grid(volume: CTVolume, region: LiverRegion) -> ContrastGrid | None:
     if extent is None:
         return None
     spacing, shape = volume.geometry.spacing, volume.geometry.shape
-    wanted = (_ALONG_MM, _IN_PLANE_MM, _IN_PLANE_MM)
-    factors = tuple(max(1, int(target / step)) for target, step in zip(wanted, spacing, strict=True))
+    factors = _factors(extent, spacing)
     bounds = tuple(
         _whole_blocks(first, last, round(_MARGIN_MM / step), factor, size)
         for (first, last), step, factor, size in zip(extent, spacing, factors, shape, strict=True)
@@ -104,10 +108,25 @@ def make_grid(volume: CTVolume, region: LiverRegion) -> ContrastGrid | None:
         envelope=_blocks_of(region.envelope, whole, factors),
         parenchyma=_blocks_of(region.parenchyma, whole, factors),
         start=(whole[0][0], whole[1][0], whole[2][0]),
-        factors=(factors[0], factors[1], factors[2]),
+        factors=factors,
         spacing=(spacing[0] * factors[0], spacing[1] * factors[1], spacing[2] * factors[2]),
         shape=shape,
     )
+
+
+def _factors(extent: Extent, spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Choose the blocks: as many voxels as the wanted size holds, and more where there would be too many blocks."""
+    wanted = (_ALONG_MM, _IN_PLANE_MM, _IN_PLANE_MM)
+    along, rows, columns = (max(1, int(target / step)) for target, step in zip(wanted, spacing, strict=True))
+    voxels = prod(
+        last - first + 2 * round(_MARGIN_MM / step) for (first, last), step in zip(extent, spacing, strict=True)
+    )
+    while voxels > MOST_PLACES * along * rows * columns:
+        if rows * spacing[1] > along * spacing[0]:
+            along += 1
+        else:
+            rows, columns = rows + 1, columns + 1
+    return along, rows, columns
 
 
 def _whole_blocks(first: int, last: int, margin: int, factor: int, size: int) -> tuple[int, int]:
