@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -101,6 +102,30 @@ def test_a_lease_that_is_only_not_touched_is_followed_on(tmp_path: Path) -> None
     assert reader.finished(time.time()) == []  # its last line is not read yet
     reader.poll()
     assert [known.id for known in reader.finished(time.time())] == [lease.id]
+
+
+def test_a_lease_that_the_disk_refuses_for_a_moment_takes_nothing_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = (open_lease(tmp_path) for _ in range(3))
+    for lease in (first, second, third):
+        lease.append(f"spool/1/2/{lease.id}.dcm", "new")
+    reader = LeaseReader(tmp_path)
+    real = Path.open
+
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if path == second.path:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return real(path, *given, **named)
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Path, "open", refuse)
+        assert [event.association for event in reader.poll()] == [first.id, third.id]
+        assert reader.poll() == []
+    assert [event.association for event in reader.poll()] == [second.id]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"lease {second.path.name} cannot be read (Too many open files): trying again"
+    ]
 
 
 def test_a_line_torn_by_a_full_disk_does_not_take_the_next_with_it(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import time
@@ -32,6 +33,8 @@ HEARTBEAT_SECONDS = 1.0
 
 STALE_SECONDS = 10.0
 """A lease that was not touched for so long is dead, whatever its process does."""
+
+_log = logging.getLogger(__name__)
 
 _serial = count()
 _ID = re.compile(r"(?P<ns>\d+)-(?P<pid>\d+)-\d+")
@@ -229,9 +232,13 @@ class LeaseReader:
     folder: Path
     leases: dict[str, Lease] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
 
     def poll(self) -> list[ArrivalEvent | ClosedEvent]:
-        """Read what was appended since the last call, oldest association first, each in its own order."""
+        """Read what was appended since the last call, oldest association first, each in its own order.
+
+        A lease that the disk refuses is read by a later call, and takes nothing from what the others say.
+        """
         events: list[ArrivalEvent | ClosedEvent] = []
         present = sorted(path for path in self.folder.glob("*.jsonl"))
         names = {path.stem for path in present}
@@ -239,8 +246,16 @@ class LeaseReader:
             del self.leases[gone]
         for gone in self._offsets.keys() - names:
             del self._offsets[gone]
+        self._refused &= names
         for path in present:
-            events.extend(self._follow(path))
+            try:
+                events.extend(self._follow(path))
+            except OSError as error:
+                if path.stem not in self._refused:
+                    _log.error("lease %s cannot be read (%s): trying again", path.name, error.strerror)
+                self._refused.add(path.stem)
+            else:
+                self._refused.discard(path.stem)
         return events
 
     def live(self, now: float) -> list[Lease]:
