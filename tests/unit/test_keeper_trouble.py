@@ -127,3 +127,18 @@ def test_a_full_disk_postpones_the_answer(node: Node, monkeypatch: pytest.Monkey
 
 def _no_space(*_: object) -> Path:
     raise OSError(28, "No space left on device")
+
+
+def test_an_index_that_the_disk_refuses_is_named_and_holds_up_only_its_own_series(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = node.layout.index / f"{seeded_uid(1, 'series')}.jsonl"
+    index.mkdir()
+    node.store(*node.series(1), *node.series(2))
+    node.wait(QUIET)
+    assert (node.manifests_of(1), node.manifests_of(2)) == (0, 1)
+    assert f"the disk refuses (Is a directory: {index})" in caplog.text
+    index.rmdir()
+    node.wait(QUIET)
+    node.wait(QUIET)
+    assert node.manifests_of(1) == 1

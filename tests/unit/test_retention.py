@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_a_series_goes_a_time_after_its_last_delivery(house: House) -> None:
     assert gone(house, held("1.2")) == []
     assert gone(house, held("1.2"), now=NOW + 3 * HOUR) == []
     assert gone(house, held("1.2"), now=NOW + 5 * HOUR) == ["1.2"]
+
+
+def test_while_all_are_young_no_folder_is_looked_through(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "scandir", None)
+    assert gone(house, held("1.2", answered_at=NOW - HOUR)) == []
 
 
 def test_without_a_time_received_pixels_stay_for_ever_even_on_a_full_disk(house: House) -> None:

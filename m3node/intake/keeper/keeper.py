@@ -170,7 +170,7 @@ class Keeper:
 
     def _refused_by_disk(self, error: OSError) -> None:
         if self._troubled_until is None:
-            _log.error("the disk refuses (%s): what arrived is kept, and noted when that is possible", error.strerror)
+            _log.error("the disk refuses (%s): what arrived is kept, and noted when that is possible", _words(error))
         self._troubled_until = self._clock() + TROUBLE_SECONDS
 
     def _arrived(self, series: str, arrivals: _Arrivals) -> None:
@@ -261,7 +261,7 @@ class Keeper:
                 if self._clock() - begun > TURN_SECONDS:
                     return
         except OSError as error:
-            _log.error("received files cannot be removed (%s); trying again", error.strerror)
+            _log.error("received files cannot be removed (%s); trying again", _words(error))
         self._going = None
         self._purge_due = self._clock() + PURGE_SECONDS
 
@@ -280,6 +280,11 @@ class Keeper:
             self._arrivals[series] = _Arrivals()
         else:
             self._register.folders.pop(series, None)
+
+
+def _words(error: OSError) -> str:
+    """Say what the disk refused, and of which file where that is known: a disk may refuse one only."""
+    return f"{error.strerror}: {error.filename}" if error.filename else f"{error.strerror}"
 
 
 def _studies(folders: Iterable[Path]) -> frozenset[str]:

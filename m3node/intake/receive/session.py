@@ -37,7 +37,7 @@ _CLASS_NOT_ACCEPTED = 3
 _NAMES = 8
 
 _REPORT_BYTES = 4 * 1024 * 1024
-"""Of a report's event information, which is read in memory: some 20 000 instances, where each of our requests has one."""
+"""Of a report's event information, which is read in memory: some 20 000 instances; each of our requests has one."""
 
 _STORAGE_CLASSES = frozenset(sop.uid for sop in STORAGE)
 

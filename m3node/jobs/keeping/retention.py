@@ -104,6 +104,8 @@ class Retention:
             _log.warning("%d series were removed before their time (retention.received_hours): disk space", early)
 
     def _runs(self, held: Sequence[Held]) -> dict[str, float | None]:
+        if not held:
+            return {}  # asked every few seconds, and a node has many manifests
         outbox = boxes(self._layout)
         found: dict[str, list[RunEnd]] = defaultdict(list)
         for series, run in _runs_of(self._layout.manifests, {item.series for item in held}):
