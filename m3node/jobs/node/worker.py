@@ -28,8 +28,9 @@ BEAT_SECONDS = 30.0
 def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
     """Answer manifests until ``stop`` is set; the step at hand may finish within ``jobs.drain_seconds``.
 
-    What the slot had begun when it was last stopped or killed goes on first, after its last finished step. A step that
-    takes longer than there is time is left, and the process ends under it: this call then does not return.
+    What the slot had begun when it was killed goes on first, after its last finished step; what is left when it is
+    stopped in order goes back into the queue. A step that takes longer than there is time is left, and the process
+    ends under it: this call then does not return, and the job waits for the slot.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
                 break
             take_up_stranded(bench)
         ended = _drain(bench, settings.jobs.drain_seconds)
-        bench.ledger.note_worker_gone(slot)
+        if ended and _hand_back(bench):
+            bench.ledger.note_worker_gone(slot)
         if not ended:
             logging.shutdown()
             os._exit(0)
@@ -83,6 +85,19 @@ def take_up_stranded(bench: Bench) -> None:
             bench.dispatcher.hand_back(lost)
     except DatabaseError as error:
         _log.debug("%s", error)  # the engine's own threads say so already
+
+
+def _hand_back(bench: Bench) -> bool:
+    """Leave what was begun to whichever slot is there first: this one may not be there again, with other settings.
+
+    Where that is not possible the slot stays among those that are looked for, and its jobs wait for it.
+    """
+    try:
+        bench.dispatcher.hand_back(bench.dispatcher.begun_by(bench.name))
+    except DatabaseError as error:
+        _log.warning("what %s has begun waits for it: %s", bench.name, error)
+        return False
+    return True
 
 
 def _drain(bench: Bench, seconds: float) -> bool:
