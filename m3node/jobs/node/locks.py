@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,8 @@ def hold(layout: DataLayout, role: str) -> Iterator[None]:
             )
         here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{json.dumps(here)}\n".encode("ascii"), 0)
+        with suppress(OSError):  # a full disk: the lock counts without its holder's name, too
+            os.pwrite(handle, f"{json.dumps(here)}\n".encode("ascii"), 0)
         yield
     finally:
         os.close(handle)
