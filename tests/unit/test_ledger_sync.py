@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from ledgers import DATABASES, opened_ledger, row_of, rows_of
 from m3node.delivery.entry import Entry, to_json
@@ -35,13 +35,13 @@ from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey, read_manifest, write_manifest
 from m3node.jobs.answer.record import RunRecord, write_record
 from m3node.jobs.answer.rejections import record_rejection
-from m3node.jobs.ledger.database import open_engine
+from m3node.jobs.ledger.database import open_engine, writing
 from m3node.jobs.ledger.files import read_manifest_facts, read_rejection, read_series
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts
 from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.sync import SyncReport, catch_up, sync
-from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, Study
+from m3node.jobs.ledger.tables import Delivery, Instance, Mark, Object, Run, Series, Study
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
@@ -235,6 +235,22 @@ def test_what_changed_since_the_last_pass_is_all_that_is_read(lite: Node, monkey
     lite.end(record(manifest("1.7")))
     lite.deliver(entry("pacs", "1.7.g1"))
     assert catch_up(lite.layout, lite.ledger) == SyncReport(series=1, manifests=1, runs=1, deliveries=1)
+
+
+def test_nothing_is_missed_when_the_clock_was_set_back(lite: Node) -> None:
+    catch_up(lite.layout, lite.ledger)
+    with writing(lite.ledger.engine) as connection:
+        connection.execute(update(Mark).values(at=Mark.at + 3600.0))
+    lite.receive("1.7")
+    assert catch_up(lite.layout, lite.ledger).series == 1
+
+
+def test_what_a_database_does_not_take_is_noted_as_it_can_be(node: Node) -> None:
+    odd = entry("pacs", "1.2.g1", last_error="what\0 a \ud800 peer says", attempts=10**30)
+    node.deliver(odd)
+    sync(node.layout, node.ledger)
+    row = row_of(node.ledger, Delivery)
+    assert (row["last_error"], row["attempts"]) == ("what  a ? peer says", 2**31 - 1)
 
 
 def test_what_no_role_could_note_is_caught_up(lite: Node) -> None:

@@ -92,7 +92,9 @@ def catch_up(layout: DataLayout, ledger: Ledger) -> SyncReport:
 
 def _follow(layout: DataLayout, ledger: Ledger, *, whole: bool, progress: Progress) -> SyncReport:
     with _alone(layout) as now:
-        since = 0.0 if whole else _last(ledger) - SLACK_SECONDS
+        last = _last(ledger)
+        # After a clock that was set back, nothing says what has changed.
+        since = 0.0 if whole or last > now else last - SLACK_SECONDS
         follower = _Follower(layout, ledger.engine, since, progress)
         report = follower.follow()
         mark: Row = {"name": _MARK, "at": now}
