@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from answering import Handed, answered, made_bench, made_generation, run_of, worked
+from m3node.delivery.outbox import box_of, waiting
 from m3node.errors import DeliveryError
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.answer import closing, starts
@@ -178,6 +179,40 @@ def test_a_run_that_a_person_cancelled_ends_at_its_next_step_or_in_the_midst_of_
     assert (record.cancelled, record.objects) == ("not wanted", ())
     assert list(folder.glob("*.dcm")) == []
     assert not (sending.layout.outbox / "archive").exists()
+
+
+@pytest.mark.parametrize("step", ["build", "close"])
+def test_a_wish_to_cancel_that_comes_late_still_counts(sending: Bench, step: str) -> None:
+    manifest = made_generation(sending.layout, 10)
+    folder = sending.layout.results / run_of(manifest)
+    for before in ("assemble", "detect", "build")[: 2 if step == "build" else 3]:
+        assert work_on(sending, before, run_of(manifest)) == {}
+    starts.ask_to_cancel(folder, "not wanted")
+    words = work_on(sending, step, run_of(manifest))
+    if step == "build":
+        work_on(sending, "close", run_of(manifest), words["end"])
+    record = read_record(folder)
+    assert record is not None
+    assert (record.cancelled, record.objects) == ("not wanted", ())
+    assert not (sending.layout.outbox / "archive").exists()
+
+
+def test_a_wish_that_comes_while_the_record_is_written_takes_the_deliveries_back(
+    sending: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = made_generation(sending.layout, 10)
+    folder = sending.layout.results / run_of(manifest)
+
+    def at_the_last_moment(point: str) -> None:
+        if point == "close.inside":
+            starts.ask_to_cancel(folder, "not wanted")
+
+    monkeypatch.setattr(closing, "fault_point", at_the_last_moment)
+    assert answered(sending, manifest).objects
+    box = box_of(sending.layout, "archive")
+    assert waiting(box) == ()
+    assert {json.loads(path.read_text())["last_error"] for path in box.aside.glob("*.json")} == {"not wanted"}
+    assert not (folder / "cancel").exists()
 
 
 def test_a_step_whose_time_is_over_is_left_and_begun_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from m3node.jobs.answer.failure import transient
 from m3node.jobs.answer.generations import older_runs
 from m3node.jobs.answer.record import RunRecord, write_record
 from m3node.jobs.answer.rejections import rejected_findings
-from m3node.jobs.answer.starts import begun_at, forget
+from m3node.jobs.answer.starts import begun_at, cancel_reason, forget
 from m3node.jobs.answer.steps import FINDINGS, RUN_KINDS, build, record_of, settings_digest
 from m3node.layout import DataLayout
 from m3node.rejection import Rejection
@@ -86,8 +86,10 @@ def close(
     fault_point("close.inside")
     started_at = 0.0 if superseded_by else begun_at(folder)
     record = write_record(replace(record, started_at=started_at, worker=worker), folder)
-    if record.cancelled:  # by a person, while the deliveries were being written
-        for entry in cancel(layout, run, record.cancelled):
+    # By a person, while the deliveries were being written. Asked after the record is there, since who cancels looks for
+    # the record after the wish is: one of the two sees the other.
+    if unwanted := record.cancelled or cancel_reason(folder):
+        for entry in cancel(layout, run, unwanted):
             note(entry)
     forget(folder)
     return record

@@ -84,6 +84,9 @@ def _tried(bench: Bench, manifest: Manifest, step: str, end: Words) -> Words:
     folder = bench.layout.results / run
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The first step looks by itself: it may find that the run has ended.
+        if step != "assemble" and not end and (reason := starts.cancel_reason(folder)):
+            return {"end": {"cancelled": reason}}
         crashed = starts.begin(folder, step, bench.settings.jobs.poison_limit)
         # Nothing comes after the close that could write down why: the little that is left of it is tried all the same.
         if crashed is not None and not (step == "close" and "rejection" in end):
