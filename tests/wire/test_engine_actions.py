@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from m3node.delivery.outbox import box_of, set_aside, waiting
+from m3node.delivery.outbox import box_of, put_off, set_aside, waiting
 from m3node.intake.series.manifest import Manifest
+from m3node.jobs.answer import closing, starts
 from m3node.jobs.answer.closing import close
 from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.answer.steps import find, make_detector
@@ -173,3 +176,92 @@ def test_rows_of_what_has_ended_are_forgotten_and_others_kept(place: Workplace) 
     assert place.dispatcher.forget(before=4e9) == 1
     assert set(place.dispatcher.live(names.JOBS)) == {names.job_prefix(waits.key)}
     assert attempts(place.dispatcher, ended) == []
+
+
+def test_the_first_attempt_is_remembered_while_a_later_one_waits(place: Workplace) -> None:
+    manifest = place.series(0)
+    place.enqueue(manifest)
+    for number in (1, 2):
+        place.dispatcher.cancel([names.job_id(manifest.key, number)])
+        place.enqueue(manifest)
+    assert place.dispatcher.forget(before=4e9) == 1
+    assert attempts(place.dispatcher, manifest) == ["CANCELLED", "ENQUEUED"]
+    assert not place.enqueue(manifest)
+    assert place.dispatcher.forget(before=-1e18) == 0
+
+
+def test_a_run_that_was_cancelled_while_it_was_closed_is_sent_when_it_is_requeued(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = place.series(0)
+    box = box_of(place.layout, "archive")
+
+    def killed(point: str) -> None:
+        raise KeyboardInterrupt(point)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(closing, "fault_point", killed)
+        with pytest.raises(KeyboardInterrupt):
+            answer(place, manifest)
+    assert len(waiting(box)) == 3
+    assert "is cancelled" in place.actions.cancel_run(run_of(manifest))
+    assert waiting(box) == ()
+    place.actions.requeue_run(run_of(manifest))
+    answer(place, manifest)
+    assert len(waiting(box)) == 3
+    assert list(box.aside.iterdir()) == []
+
+
+def test_a_run_that_ends_while_it_is_being_cancelled_leaves_no_wish_and_nothing_to_send(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = place.series(0)
+    ask = starts.ask_to_cancel
+
+    def just_ended(folder: Path, reason: str) -> None:
+        answer(place, manifest)
+        ask(folder, reason)
+
+    monkeypatch.setattr(starts, "ask_to_cancel", just_ended)
+    assert "3 deliveries" in place.actions.cancel_run(run_of(manifest))
+    assert waiting(box_of(place.layout, "archive")) == ()
+    assert not (place.layout.results / run_of(manifest) / "cancel").exists()
+
+
+def test_what_is_due_does_not_wait_for_an_attempt_that_was_put_off(place: Workplace) -> None:
+    manifest = place.series(0)
+    answer(place, manifest)
+    box = box_of(place.layout, "archive")
+    for entry in waiting(box):
+        place.dispatcher.enqueue_delivery(entry, delay=1e8)
+    assert place.reconciler.all().deliveries == 1
+    put_off(box, waiting(box)[0], "no answer", time.time() + 200)
+    last = waiting(box)[-1]
+    place.actions.cancel_delivery("archive", last.name)
+    place.actions.requeue_delivery("archive", last.name)
+    (work,) = place.dispatcher.attempts_of(names.delivery_prefix("archive", last.name))
+    assert work.delayed_until < time.time() + 5
+
+
+def test_a_job_that_a_clock_put_off_for_years_goes_on(place: Workplace) -> None:
+    put_off_by_years, put_off_by_seconds = place.series(0), place.series(1)
+    for manifest, delay in ((put_off_by_years, 1e8), (put_off_by_seconds, 50.0)):
+        place.dispatcher.enqueue_job(manifest.key, run_of(manifest), manifest.priority, delay=delay)
+    place.reconciler.all()
+    live = place.dispatcher.live(names.JOBS)
+    assert live[names.job_prefix(put_off_by_years.key)].delayed_until < time.time() + 5
+    assert live[names.job_prefix(put_off_by_seconds.key)].delayed_until > time.time() + 20
+
+
+def test_a_manifest_that_the_disk_refuses_once_is_handed_over_later(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.series(0)
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Path, "read_bytes", refuse)
+        assert place.reconciler.all().jobs == 0
+    assert place.reconciler.all().jobs == 1

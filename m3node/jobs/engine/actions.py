@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from m3node.delivery import outbox
+from m3node.delivery.state import DeliveryState
 from m3node.durable import sync_folder
-from m3node.errors import M3NodeError, ResultError
+from m3node.errors import DeliveryError, M3NodeError, ResultError
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.answer import starts
 from m3node.jobs.answer.closing import close
@@ -16,6 +17,7 @@ from m3node.jobs.answer.record import RECORD, RunRecord, read_record
 from m3node.jobs.answer.steps import FINDINGS
 from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import LIVE, WAITING, Dispatcher, Work
+from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.node.locks import RoleHeldError, hold, holder, slot_lock
 from m3node.layout import DataLayout
@@ -66,6 +68,8 @@ class Actions:
         record = self._record(folder)
         if (folder / RECORD).exists():
             _check_repeatable(run, record)
+            if record is not None and record.cancelled:
+                self._forget_cancelled(run)
             _set_aside(folder)
             self._ledger.note_requeued(run)
         if not self._dispatcher.enqueue_job(manifest.key, run, manifest.priority):
@@ -87,7 +91,7 @@ class Actions:
         if entry is None:
             raise Refused(f"no delivery {name} to {destination} is set aside; see m3node jobs --dead")
         self._ledger.note_entry(entry)
-        self._dispatcher.enqueue_delivery(entry)
+        self._dispatcher.send_at_once(entry)
         return f"{name} is queued for {destination} again"
 
     def cancel_run(self, run: str, reason: str = "cancelled by a person") -> str:
@@ -105,14 +109,16 @@ class Actions:
         """
         manifest = self._manifest(run)
         folder = self._layout.results / run
-        if (folder / RECORD).exists():
+        if not (folder / RECORD).exists():
+            starts.ask_to_cancel(folder, reason)
+        if (folder / RECORD).exists():  # perhaps since just now: then nobody looks at the wish any more
+            starts.forget(folder)
             taken_back = outbox.cancel(self._layout, run, reason)
             for entry in taken_back:
                 self._ledger.note_entry(entry)
             if not taken_back:
                 raise Refused(f"{run} has ended, and nothing of it waits to be sent")
             return f"{len(taken_back)} deliveries of {run} are cancelled; the run itself had ended"
-        starts.ask_to_cancel(folder, reason)
         attempts = self._dispatcher.attempts_of(names.job_prefix(manifest.key))
         self._dispatcher.cancel([work.id for work in attempts if work.state in WAITING])
         attempts = self._dispatcher.attempts_of(names.job_prefix(manifest.key))
@@ -161,6 +167,17 @@ class Actions:
         except RoleHeldError as error:
             raise Refused(f"slot {slot} has just been started: {error}") from error
         return f"{len(begun)} jobs of slot {slot} are queued for the other slots"
+
+    def _forget_cancelled(self, run: str) -> None:
+        """Let a run that was cancelled while its deliveries were being queued have them queued again."""
+        for path in self._layout.outbox.glob(f"*/aside/{run}.*.json"):
+            try:
+                entry = read_entry(path, "aside")
+            except DeliveryError as error:
+                _log.warning("%s is left where it is: %s", path.name, error)
+                continue
+            if entry.run == run and entry.state is DeliveryState.CANCELLED:
+                path.unlink()
 
     def _check_delivery(self, destination: str, name: str) -> None:
         known = sorted(box.name for box in self._layout.outbox.glob("*/"))

@@ -6,6 +6,7 @@ files are the truth, and the reconciler hands over again what was not.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator
@@ -26,6 +27,8 @@ from m3node.settings import Settings
 WAITING = ("ENQUEUED", "DELAYED")
 LIVE = (*WAITING, "PENDING")
 """The engine's states of a workflow that is still to end."""
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+"""Those of one that is over."""
 
 _CHUNK = 10_000
 
@@ -46,6 +49,8 @@ class Work:
         Of the workflows' shape with which it was begun.
     taken_at : float
         When somebody took it last, seconds since the epoch; 0 before.
+    delayed_until : float
+        Before which nobody takes it, seconds since the epoch.
     """
 
     id: str
@@ -54,6 +59,7 @@ class Work:
     executor: str
     version: str
     taken_at: float
+    delayed_until: float = 0.0
 
     @property
     def subject(self) -> str:
@@ -163,17 +169,38 @@ class Dispatcher:
         with self._asked() as client:
             client.cancel_workflows(list(ids))
 
-    def send_at_once(self, work: Work) -> None:
+    def send_at_once(self, entry: Entry) -> bool:
+        """Have an entry of the outbox sent now, also where its next attempt was to be made later.
+
+        Returns
+        -------
+        bool
+            False when it was under way.
+        """
+        if self.enqueue_delivery(entry):
+            return True
+        attempts = self.attempts_of(names.delivery_prefix(entry.destination, entry.name))
+        delayed = [work for work in attempts if work.state == "DELAYED"]
+        self.wake(delayed)
+        return bool(delayed)
+
+    def wake(self, delayed: Iterable[Work]) -> None:
         """Let delayed work wait no longer."""
         with self._asked() as client:
-            client.set_workflow_delay(work.id, delay_seconds=0.0)
+            for work in delayed:
+                client.set_workflow_delay(work.id, delay_seconds=0.0)
 
     def forget(self, before: float) -> int:
         """Delete the engine's rows of what ended before a time (seconds since the epoch); return how many."""
+        # The first attempt stays while a later one is to come: who hands over again finds by it that one is under way.
+        needed = {f"{work.subject}1" for work in self.all_live()}
+        begun_before = dt.datetime.fromtimestamp(
+            max(before, 0.0), dt.UTC
+        ).isoformat()  # not the rows of a month into memory
         ended = [
             row.workflow_id
-            for row in self._rows(status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"])
-            if (row.completed_at or row.updated_at or 0) / 1000 < before
+            for row in self._rows(status=list(ENDED), end_time=begun_before)
+            if (row.completed_at or row.updated_at or 0) / 1000 < before and row.workflow_id not in needed
         ]
         self._delete(ended)
         return len(ended)
@@ -215,6 +242,7 @@ class Dispatcher:
                 executor=row.executor_id or "",
                 version=row.app_version or "",
                 taken_at=(row.dequeued_at or 0) / 1000,
+                delayed_until=(row.delay_until_epoch_ms or 0) / 1000,
             )
             for row in self._rows(**filters)
         )

@@ -17,9 +17,6 @@ from m3node.jobs.engine import names
 from m3node.jobs.engine.bench import Bench
 from m3node.jobs.engine.work import Words, work_on
 
-LONGEST_PAUSE = 60.0
-"""Between two attempts at a run that has to wait, in seconds, however often it has waited."""
-
 _bench: Bench | None = None
 
 
@@ -101,6 +98,6 @@ def _again(run: str, words: Words) -> None:
         "workflow_id": names.next_id(this),
         "app_version": names.APPLICATION_VERSION,
         "priority": names.priority_number(words["priority"]),
-        "delay_seconds": min(pause * names.attempt_of(this), max(pause, LONGEST_PAUSE)),
+        "delay_seconds": min(pause * names.attempt_of(this), max(pause, names.LONGEST_PAUSE)),
     }
     DBOS.enqueue_workflow_with_options(options, run)

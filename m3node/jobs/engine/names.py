@@ -67,6 +67,10 @@ DELIVER_EXECUTOR = "deliver"
 JOBS_POLL_SECONDS, DELIVERIES_POLL_SECONDS = 0.1, 0.2
 """How often a process looks for work in each queue."""
 
+LONGEST_PAUSE = 60.0
+"""Between two attempts at a job that has to wait, in seconds, however often it has waited; a longer
+``jobs.retry_seconds`` wins."""
+
 
 def attempt_of(workflow_id: str) -> int:
     """Return the attempt in a workflow ID."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from m3node.delivery.back_off import due as is_due
@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _MANY = 10
 """New manifests from which asking the engine for all it has is cheaper than handing over each."""
+_TICK = 5.0
+"""So far may the clocks of the machines that share a database be apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,15 @@ class Reconciler:
         if stranded:
             _log.warning("%d jobs and deliveries that another release left are begun anew from their files", stranded)
         live = {item.subject: item for item in work if not item.stranded}
+        self._wake(live.values())
         jobs = sum(self._hand_over(run, live) for run in sorted(self._runs()))
         return Reconciled(jobs, self._deliveries(live), stranded)
+
+    def _wake(self, live: Iterable[Work]) -> None:
+        """Let no job wait that was put off by a clock which has been set back since: its time may be years ahead."""
+        latest = time.time() + max(self._settings.jobs.retry_seconds, names.LONGEST_PAUSE) + _TICK
+        late = [work for work in live if work.queue == names.JOBS and work.delayed_until > latest]
+        self._dispatcher.wake(work for work in late if work.state == "DELAYED")
 
     def _deliveries(self, live: Mapping[str, Work]) -> int:
         """Have somebody look at each destination for which something is due.
@@ -128,7 +137,7 @@ class Reconciler:
                 for work in live.values()
             )
             if due and not busy:
-                count += self._dispatcher.enqueue_delivery(due[0])
+                count += self._dispatcher.send_at_once(due[0])
         return count
 
     def _runs(self) -> set[str]:
@@ -139,6 +148,9 @@ class Reconciler:
             try:
                 facts = read_manifest_facts(self._layout.manifests / f"{run}.json")
             except M3NodeError as error:
+                if isinstance(error.__cause__, OSError):
+                    _log.error("run %s is begun later: %s", run, error)
+                    return None
                 _log.critical("run %s cannot be begun and is passed over: %s", run, error)
                 self._damaged.add(run)
                 return None
