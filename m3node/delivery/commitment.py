@@ -30,7 +30,7 @@ from m3node.delivery.commitment_reports import (
 )
 from m3node.delivery.commitment_scu import Asked, AskVerdict, request
 from m3node.delivery.entry import Entry
-from m3node.delivery.outbox import box_of, rewrite
+from m3node.delivery.outbox import Box, box_of, rewrite
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.store_scu import Timeouts
 from m3node.faults import fault_point
@@ -52,7 +52,7 @@ def after_store(layout: DataLayout, destination: Destination, entry: Entry, sett
     layout : DataLayout
         The data folder.
     destination : Destination
-        One with ``commitment``.
+        One with ``commitment``; or without it any more, and what it has stored is done.
     entry : Entry
         As its file says it: in any state that waits when the store has just succeeded, or ``STORED`` without
         ``requested_at``, to ask again.
@@ -74,6 +74,10 @@ def after_store(layout: DataLayout, destination: Destination, entry: Entry, sett
         The disk refuses; calling it again goes on from what the file says.
     """
     box = box_of(layout, destination.name)
+    if entry.state is DeliveryState.STORED and not destination.commitment:
+        # The setting has changed: whoever cannot commit would refuse to be asked, and it would be a dead letter.
+        done = replace(entry, state=DeliveryState.SENT, finished_at=now, last_error="")
+        return done if write(box, entry, done) else as_filed(box, entry)
     if entry.transaction_uid:
         # It answers a request whose answer never came, or one that was taken for lost.
         settled = _look(layout, destination, entry, settings, now)
@@ -97,8 +101,11 @@ def after_store(layout: DataLayout, destination: Destination, entry: Entry, sett
     settled = _look(layout, destination, asking, settings, now)
     if settled is not None:
         return settled  # even when the answer to the request itself was lost
-    if asked.verdict is AskVerdict.ASKED:
-        return as_filed(box, asking)
+    return as_filed(box, asking) if asked.verdict is AskVerdict.ASKED else _not_asked(box, asking, asked, settings, now)
+
+
+def _not_asked(box: Box, asking: Entry, asked: Asked, settings: Settings, now: float) -> Entry:
+    """Write down that it could not be asked for, and when that is tried again."""
     failing = failing_again(asking, f"stored, but its commitment cannot be asked for: {asked.message}", now)
     if asked.verdict is AskVerdict.REFUSED or gives_up(failing.failing_since, now, settings.delivery):
         after = replace(failing, state=DeliveryState.DEAD, finished_at=now)

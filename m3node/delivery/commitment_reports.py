@@ -248,6 +248,10 @@ def _pending(layout: DataLayout) -> dict[str, Report]:
             report = read_report(path)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            # The others must not wait for it, nor have their objects sent again.
+            _log.error("storage commitment: %s cannot be read (%s), and waits", path.name, error.strerror)
+            continue
         except InputRejected as error:
             _log.error("storage commitment: %s; kept in commitments/unknown", error.message)
             file_away(path, "unknown")

@@ -137,6 +137,21 @@ def test_a_report_file_that_is_damaged_stops_nothing(tmp_path: Path, caplog: pyt
     assert "2.25.1.json is no storage commitment report" in caplog.text
 
 
+def test_a_report_file_that_the_disk_refuses_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Asked()
+    with fake_pacs(commit=asked) as pacs:
+        it = here(tmp_path, pacs)
+        it.stored()
+        refused = report_file(it.layout, "1.2.9")
+        refused.mkdir()
+        reported(it, asked.transactions[0], [it.entry.sop_instance_uid])
+        assert [entry.state for entry in it.sweep()] == [DeliveryState.CONFIRMED]
+    assert "1.2.9.json cannot be read (Is a directory), and waits" in caplog.text
+    assert it.reports() == ["1.2.9"]
+
+
 def test_five_thousand_wait_and_the_report_of_one_finds_it(tmp_path: Path) -> None:
     with fake_pacs(commit=Asked()) as pacs:
         it = here(tmp_path, pacs)
@@ -160,6 +175,17 @@ def test_a_destination_that_need_not_commit_any_more_has_what_it_stored(tmp_path
     assert (after.state, after.finished_at) == (DeliveryState.SENT, NOW + 5)
     assert it.entry == after
     assert waiting(box_of(it.layout, "pacs")) == ()
+
+
+def test_a_destination_that_need_not_commit_any_more_is_not_asked_again(tmp_path: Path) -> None:
+    asked = Asked(lambda *_: 0x0110)
+    with fake_pacs(commit=asked) as pacs:
+        it = here(tmp_path, pacs)
+        assert it.stored().state is DeliveryState.STORED
+        destination = it.destination.model_copy(update={"commitment": False})
+        after = after_store(it.layout, destination, it.entry, it.settings, NOW + 60)
+    assert (after.state, after) == (DeliveryState.SENT, it.entry)
+    assert len(asked.transactions) == 1
 
 
 def test_an_entry_that_was_cancelled_while_it_was_stored_stays_cancelled_and_nobody_is_asked(tmp_path: Path) -> None:
