@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -59,3 +60,10 @@ def test_nothing_is_left_of_it_in_the_end(tmp_path: Path) -> None:
     assert starts.cancel_reason(tmp_path) == "not wanted"
     starts.forget(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_is_on_disk_before_the_step_does_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    assert starts.begin(tmp_path, "detect", 3) is None
+    assert synced == [str(tmp_path / starts.STARTS), str(tmp_path)]

@@ -8,10 +8,11 @@ tell the two apart.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
-from m3node.durable import write_once
+from m3node.durable import sync_folder, write_once
 from m3node.rejection import Reason, Rejection
 
 STARTS = "starts"
@@ -44,6 +45,9 @@ def begin(folder: Path, step: str, limit: int) -> Rejection | None:
         return Rejection(Reason.FAILED, message, folder.name)
     with (folder / STARTS).open("a", encoding="ascii") as stream:
         stream.write(f"{step}\n")
+        stream.flush()
+        os.fsync(stream.fileno())  # a step may take the whole machine down
+    sync_folder(folder)
     return None
 
 
