@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from m3node.delivery.outbox import box_of, put_off, set_aside, waiting
-from m3node.intake.series.manifest import Manifest
+from m3node.intake.series.manifest import Manifest, make_manifest, write_manifest
+from m3node.intake.series.reading import read_header
+from m3node.intake.series.stacks import group_stacks
 from m3node.jobs.answer import closing, starts
 from m3node.jobs.answer.closing import close
 from m3node.jobs.answer.rejections import record_rejection
@@ -265,3 +267,33 @@ def test_a_manifest_that_the_disk_refuses_once_is_handed_over_later(
         refusing.setattr(Path, "read_bytes", refuse)
         assert place.reconciler.all().jobs == 0
     assert place.reconciler.all().jobs == 1
+
+
+def supersede(place: Workplace, older: Manifest) -> None:
+    """Let a newer generation come, of a slice less."""
+    spool = place.layout.spool
+    (stack,) = group_stacks([read_header(spool / item.path, spool) for item in older.instances[:-1]])
+    newer = make_manifest(stack, root=spool, generation=2, supersedes=older.key, created_at=1.0)
+    write_manifest(newer, place.layout.manifests)
+
+
+def test_a_failed_run_is_not_requeued_after_a_newer_generation_came(place: Workplace) -> None:
+    older = place.series(0)
+    answer(place, older, Rejection(Reason.FAILED, "failed", run_of(older)))
+    supersede(place, older)
+    with pytest.raises(Refused, match=f"a newer generation has taken the place of {run_of(older)}"):
+        place.actions.requeue_run(run_of(older))
+    assert place.record(older) is not None
+
+
+def test_a_dead_letter_does_not_come_alive_after_a_newer_generation_came(place: Workplace) -> None:
+    older = place.series(0)
+    answer(place, older)
+    box = box_of(place.layout, "archive")
+    dead, *_ = waiting(box)
+    set_aside(box, dead, "refused")
+    supersede(place, older)
+    with pytest.raises(Refused, match="requeue that one, or cancel what is left"):
+        place.actions.requeue_delivery("archive", dead.name)
+    assert dead.name not in {entry.name for entry in waiting(box)}
+    assert "is not sent" in place.actions.cancel_delivery("archive", dead.name)

@@ -13,6 +13,7 @@ from m3node.errors import DeliveryError, M3NodeError, ResultError
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.answer import starts
 from m3node.jobs.answer.closing import close
+from m3node.jobs.answer.generations import newer_generation
 from m3node.jobs.answer.record import RECORD, RunRecord, read_record
 from m3node.jobs.answer.steps import FINDINGS
 from m3node.jobs.engine import names
@@ -68,6 +69,7 @@ class Actions:
         record = self._record(folder)
         if (folder / RECORD).exists():
             _check_repeatable(run, record)
+            self._check_newest(manifest)
             if record is not None and record.cancelled:
                 self._forget_cancelled(run)
             _set_aside(folder)
@@ -82,11 +84,12 @@ class Actions:
         Raises
         ------
         Refused
-            No such delivery is set aside.
+            No such delivery is set aside, or a newer generation has taken the place of its run.
         DatabaseError
             The database is away; the reconciler hands it over when it is back.
         """
         self._check_delivery(destination, name)
+        self._check_wanted(destination, name)
         entry = outbox.requeue(self._layout, destination, name)
         if entry is None:
             raise Refused(f"no delivery {name} to {destination} is set aside; see m3node jobs --dead")
@@ -185,6 +188,20 @@ class Actions:
             raise Refused(f"nothing was ever queued for a destination {destination!r}; there is: {', '.join(known)}")
         if not name or Path(name).name != name:
             raise Refused(f"{name!r} names no delivery; m3node jobs --dead and m3node status --study show the names")
+
+    def _check_wanted(self, destination: str, name: str) -> None:
+        """Refuse an object of an older generation, which an archive must not get after those of the newer one."""
+        try:
+            run = read_entry(outbox.box_of(self._layout, destination).aside / f"{name}.json", "aside").run
+            manifest = read_manifest(self._layout.manifests / f"{run}.json")
+        except (OSError, M3NodeError):
+            return  # nothing says that there is a newer one
+        self._check_newest(manifest)
+
+    def _check_newest(self, manifest: Manifest) -> None:
+        if newer_generation(manifest, self._layout):
+            run = Path(manifest.file_name).stem
+            raise Refused(f"a newer generation has taken the place of {run}; requeue that one, or cancel what is left")
 
     def _alive(self, work: Work) -> bool:
         slot = names.slot_of(work.executor)
