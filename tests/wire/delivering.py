@@ -13,7 +13,7 @@ from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, enqueue, waiting
 from m3node.delivery.rounds import Round, deliver_due
-from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.node.deliver import deliver_until
 from m3node.layout import DataLayout
@@ -109,11 +109,16 @@ class Deliverer:
         prepare(self.settings)
         self._thread.start()
 
-    def hand_over(self) -> None:
-        """Hand everything that waits to the engine."""
+    def hand_over(self, count: int | None = None) -> None:
+        """Hand what waits to the engine: all of it, or the first entries of each destination."""
         for destination in self.settings.destinations:
-            for entry in waiting(box_of(self.layout, destination.name)):
+            for entry in waiting(box_of(self.layout, destination.name))[:count]:
                 self._dispatcher.enqueue_delivery(entry)
+
+    @property
+    def live(self) -> dict[str, Work]:
+        """What the engine has still to do."""
+        return self._dispatcher.live("deliveries")
 
     def stop(self) -> None:
         self._stop.set()

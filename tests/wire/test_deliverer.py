@@ -157,3 +157,28 @@ def test_results_for_a_destination_that_was_removed_are_named_at_the_start(
         queue(layout, pacs.destination("former"))
         with deliverer(layout):
             wait_for(lambda: "4 objects wait for former, which is no destination any more" in caplog.text)
+
+
+def test_one_workflow_sends_what_else_is_due_round_by_round(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3node.delivery.rounds.ROUND_OBJECTS", 5)
+    with fake_pacs() as pacs, deliverer(layout, pacs.destination()) as role:
+        for run in ("1.2.3.g1", "1.2.4.g1", "1.2.5.g1"):
+            queue(layout, pacs.destination(), run=run)
+        role.hand_over(1)
+        wait_for(lambda: len(pacs.kept) == 12)
+        assert pacs.associations == 1
+
+
+def test_a_new_run_does_not_wait_for_the_workflows_of_a_backlog_that_is_sent(layout: DataLayout) -> None:
+    with fake_pacs() as pacs:
+        for number in range(25):
+            queue(layout, pacs.destination(), run=f"1.2.{number}.g1")
+        with deliverer(layout, pacs.destination()) as role:
+            wait_for(lambda: len(pacs.kept) == 100)
+            queue(layout, pacs.destination(), run="1.3.g1")
+            role.hand_over()
+            wait_for(lambda: len(pacs.kept) == 104)
+            assert len(role.live) > 20
+        assert len(pacs.offered) == 104

@@ -2,7 +2,7 @@
 
 Each entry of the outbox has a workflow that cares for it. It makes an attempt, and where the entry waits still, the
 next attempt is enqueued with a delay and this one ends, so that nothing is held meanwhile. One that finds its entry
-sent already, over the association that another one had open, has nothing to do.
+sent already, over the association that another one had open, sends what has come since.
 
 While a destination is down, only the entry that found out cares for it; it probes the destination, and when that is up
 again, everything else goes as well (`m3node.delivery.reach`).
@@ -48,22 +48,22 @@ def deliver(destination: str, name: str) -> Words:
     """
     desk = _at_hand()
     with desk.delivery(DBOS.workflow_id or ""):
-        words: Words = {"more": True}
-        while words.get("more"):
+        words: Words = {}
+        while not words or words.get("more"):
             if desk.stopping:
                 raise Abandoned
-            words = attend(destination, name)
+            words = attend(destination, name, bool(words))
         if "again" in words:
             _again(destination, name, words)
         return words
 
 
 @DBOS.step(name="attend")
-def attend(destination: str, name: str) -> Words:
+def attend(destination: str, name: str, goes_on: bool) -> Words:
     """Make a round over a destination's outbox."""
     desk = _at_hand()
     try:
-        return attend_to(desk, destination, name)
+        return attend_to(desk, destination, name, goes_on=goes_on)
     except OSError as error:
         _log.error("%s: delivery waits: %s", destination, error.strerror)
     except Exception as error:  # noqa: BLE001 - an error that leaves a workflow would end it for good

@@ -89,8 +89,17 @@ class Desk:
             _log.debug("%s", error)  # the engine's own threads say so already
 
 
-def attend_to(desk: Desk, destination: str, name: str) -> Words:
+def attend_to(desk: Desk, destination: str, name: str, *, goes_on: bool = False) -> Words:
     """Make a round over a destination's outbox, on behalf of one of its entries.
+
+    Parameters
+    ----------
+    desk : Desk
+        What the process has at hand.
+    destination, name : str
+        The entry.
+    goes_on : bool
+        Whether this goes on with the others, where the round before came to its end with more to do.
 
     Raises
     ------
@@ -100,8 +109,7 @@ def attend_to(desk: Desk, destination: str, name: str) -> Words:
     to = desk.destination(destination)
     if to is None:
         return {"over": "no destination of the settings"}
-    before = _before(desk, box_of(desk.layout, destination), name)
-    if before:
+    if not goes_on and (before := _before(desk, box_of(desk.layout, destination), name)):
         return before
     done = deliver_due(
         desk.layout,
@@ -122,16 +130,15 @@ def _before(desk: Desk, box: Box, name: str) -> Words:
     """Say why nothing is to be done now; nothing to say where a round is to be made."""
     destination, reach = box.folder.name, desk.courier.reach
     entry = read_entry(box, name)
-    if entry is None:
-        if not reach.is_probe(destination, name):
-            return {"over": "sent or cancelled"}
+    if entry is None and reach.is_probe(destination, name):
         reach.dismiss(destination)
-        return {}
-    if not waits_for_its_turn(entry):
-        return {"over": "its report is awaited"}
     if reach.closed_to(destination, name):
         return {"over": DOWN}
-    return {} if due(entry, time.time(), desk.settings.delivery) else _later(entry)
+    if entry is None or not waits_for_its_turn(entry) or due(entry, time.time(), desk.settings.delivery):
+        # Also when another one has sent it: behind this one may be a thousand more of which that is so, and behind
+        # them one that has only just come.
+        return {}
+    return _later(entry)
 
 
 def _after(desk: Desk, box: Box, name: str) -> Words:
