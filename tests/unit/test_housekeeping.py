@@ -222,3 +222,20 @@ def test_a_ledger_made_anew_from_the_files_has_forgotten_the_same_deliveries(tmp
     assert sorted(row["run"] for row in remembered) == ["1.0.29.g1", "1.1.29.g1", "1.2.29.g1", "1.2.31.g1"]
     sync(keeping.layout, ledger)
     assert rows_of(ledger, Delivery) == remembered
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    keeping = Keeping(tmp_path)
+    run = keeping.layout.results / "1.2.g1"
+    box = box_of(keeping.layout, "pacs")
+    box.create()
+    run.mkdir()
+    folders = (keeping.layout.manifests, keeping.layout.commitments, run, box.folder, box.sent)
+    for folder in folders:
+        for name, age in ((".0123.part", 2 * HOUR), (".4567.part", 0.0), ("whole.json", 2 * HOUR)):
+            (folder / name).touch()
+            written = (folder / name).stat().st_mtime - age
+            os.utime(folder / name, (written, written))
+    keeping.keep()
+    for folder in folders:
+        assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [".4567.part", "whole.json"]

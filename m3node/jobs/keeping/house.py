@@ -34,6 +34,9 @@ DAY = 86_400.0
 THOROUGH_SECONDS = 3600.0
 """How often it looks at every run and every delivery."""
 
+UNFINISHED_SECONDS = 3600.0
+"""No file takes so long to be written."""
+
 REMOVABLE = frozenset({*(kind.file_name for kind in ObjectKind), MASKS_FILE, OVERLAY})
 """Of a run's folder; ``findings.json`` and ``run.json`` stay."""
 
@@ -67,6 +70,7 @@ class Housekeeping:
         self._layout = DataLayout(settings.data_dir)
         self._keep_results = settings.retention.results_days * DAY
         self._keep_rows = settings.retention.rows_days * DAY
+        self._removes = bool(self._keep_results or settings.retention.received_hours)
         self._ledger = ledger
         self._dispatcher = dispatcher
         self._low = low or Watermark(self._layout.root, settings.disk.warn_free_mb)
@@ -93,6 +97,7 @@ class Housekeeping:
             self._remove_results(now)
         if not thorough:
             return
+        remove_unfinished(self._layout)
         if self._keep_rows:
             before = now - self._keep_rows
             remove_filed(self._layout, before)
@@ -104,9 +109,8 @@ class Housekeeping:
     def _tell_of_room(self) -> bool:
         crossed = self._low.crossed()
         if crossed:
-            _log.warning(
-                "less than %g MB are free (disk.warn_free_mb): what retention would remove later goes now", self._low.mb
-            )
+            does = "what [retention] would remove later goes now" if self._removes else "[retention] removes nothing"
+            _log.warning("less than %g MB are free (disk.warn_free_mb): make room; %s", self._low.mb, does)
         elif crossed is False:
             _log.info("there is room on the disk again")
         return self._low.below()
@@ -140,6 +144,37 @@ def _with_results(results: Path) -> Iterator[tuple[Path, list[Path]]]:
                 files = [Path(entry.path) for entry in entries if entry.name in REMOVABLE]
             if files:
                 yield Path(run.path), files
+
+
+def remove_unfinished(layout: DataLayout, *, older_than: float = UNFINISHED_SECONDS) -> int:
+    """Remove what processes that were killed left half written (`m3node.durable`); nobody can see it as a file of ours.
+
+    Parameters
+    ----------
+    layout : DataLayout
+        The data folder.
+    older_than : float
+        Seconds since it was last written to; a young one may be somebody's work.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    removed = 0
+    latest = time.time() - older_than
+    folders = [layout.manifests, layout.commitments, *layout.results.iterdir(), *layout.outbox.glob("**/")]
+    for folder in folders:
+        for path in folder.glob(".*.part") if folder.is_dir() else ():
+            try:
+                if path.stat().st_mtime < latest:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:
+                continue  # its writer has just finished
+    if removed:
+        _log.info("removed %d unfinished files of processes that are gone", removed)
+    return removed
 
 
 def remove_filed(layout: DataLayout, before: float) -> int:
