@@ -49,3 +49,13 @@ def test_a_full_disk_is_transient_also_behind_our_own_error() -> None:
     assert transient(ours) is full
     assert transient(ResultError("cannot encode")) is None
     assert transient(FileNotFoundError(errno.ENOENT, "gone")) is None
+
+
+def test_memory_that_ran_out_and_a_file_of_root_are_waited_for() -> None:
+    ours = InferenceError("cannot look")
+    ours.__cause__ = MemoryError()
+    trouble = transient(ours)
+    assert trouble is not None
+    assert trouble.errno == errno.ENOMEM
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    assert transient(denied) is denied

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import traceback
 from pathlib import Path
 
@@ -12,7 +13,18 @@ from m3node.rejection import Reason, Rejection
 
 _log = logging.getLogger(__name__)
 
-_TRANSIENT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ESTALE})
+_TRANSIENT = frozenset(
+    {
+        errno.EACCES,  # of the node's own files: an administrator did something as root, and can undo it
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
 
 
 def transient(error: BaseException) -> OSError | None:
@@ -21,6 +33,8 @@ def transient(error: BaseException) -> OSError | None:
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _TRANSIENT:
             return cause
+        if isinstance(cause, MemoryError):
+            return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         cause = cause.__cause__
     return None
 
