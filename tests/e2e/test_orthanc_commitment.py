@@ -12,7 +12,7 @@ from orthanc import Orthanc, start_orthanc
 from fake_pacs import make_run
 from m3node.delivery.address import Peer
 from m3node.delivery.commitment import act_on_reports, after_store
-from m3node.delivery.entry import Entry
+from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, enqueue, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
@@ -21,7 +21,9 @@ from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.commitment import acted_file, read_report
 from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings, Destination, ListenerSettings, Settings
+from made_series import phantom_series
 from ports import free_port
+from served import serving
 from waiting import wait_for
 
 NOW = 1_800_000_000.0
@@ -126,3 +128,37 @@ def test_an_orthanc_that_does_not_let_us_ask_is_asked_again_later_and_the_object
         with listening(settings):
             after_store(layout, to, after, settings, NOW + 2)
             wait_for(lambda: act_on_reports(layout, settings, NOW) or (box.sent / f"{entry.name}.json").exists())
+
+
+NODE = """
+[listener]
+receivers = 1
+callers = [{{ae_title = "PACS"}}]
+[completeness]
+quiet_seconds = 1
+[delivery]
+retry_first_seconds = 0.5
+[[destinations]]
+name = "orthanc"
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = {port}
+commitment = true
+"""
+
+
+def test_a_whole_node_has_its_results_confirmed_by_orthanc(tmp_path: Path, program: Callable[[str], str]) -> None:
+    series = phantom_series(tmp_path / "series", 1)
+    with (
+        start_orthanc(program("Orthanc"), tmp_path / "orthanc") as orthanc,
+        serving(tmp_path / "node", NODE.format(port=orthanc.dicom_port)) as node,
+    ):
+        orthanc.add_modality("m3node", "M3NODE", node.port)
+        node.send(*series)
+        box = box_of(node.layout, "orthanc")
+        node.until(lambda: len(list(box.sent.glob("*.json"))) == 4, 120)
+        held = {item["MainDicomTags"]["SOPInstanceUID"] for item in orthanc.instances()}
+    entries = [from_json(path.read_bytes()) for path in box.sent.glob("*.json")]
+    assert {entry.state for entry in entries} == {DeliveryState.CONFIRMED}
+    assert {entry.sop_instance_uid for entry in entries} == held
+    assert not waiting(box)
