@@ -46,11 +46,6 @@ def delivery_prefix(destination: str, name: str) -> str:
     return f"send:{destination}:{name}:"
 
 
-def delivery_id(destination: str, name: str, attempt: int) -> str:
-    """Workflow ID of an attempt at a delivery, from 1."""
-    return f"{delivery_prefix(destination, name)}{attempt}"
-
-
 def slot_executor(slot: int) -> str:
     """Engine's name for a worker slot: what a killed worker had begun is found by it."""
     return f"slot-{slot}"
