@@ -24,6 +24,8 @@ RUN = "1.2.3.g1"
 QUICK = DeliverySettings(connect_seconds=60.0, response_seconds=60.0, retry_first_seconds=0.05, retry_max_seconds=0.2)
 IMPATIENT = QUICK.model_copy(update={"connect_seconds": 0.5, "response_seconds": 0.5})
 """For peers that never answer; elsewhere a busy machine must not be taken for one."""
+ENTRIES = "[!.]*.json"
+"""Whole entries: what is half written has another name."""
 SEG, REPORT = ObjectKind.SEGMENTATION.value, ObjectKind.REPORT.value
 
 
@@ -80,7 +82,7 @@ def go(
 
 def aside(layout: DataLayout, name: str = "pacs") -> dict[str, str]:
     """Why each object will not be sent."""
-    entries = [from_json(path.read_bytes()) for path in box_of(layout, name).aside.iterdir()]
+    entries = [from_json(path.read_bytes()) for path in box_of(layout, name).aside.glob(ENTRIES)]
     return {entry.kind: entry.last_error for entry in entries}
 
 
@@ -91,7 +93,7 @@ def left(layout: DataLayout, name: str = "pacs") -> dict[str, Entry]:
 
 def sent(layout: DataLayout, name: str = "pacs") -> set[str]:
     """What the destination has."""
-    return {from_json(path.read_bytes()).kind for path in box_of(layout, name).sent.iterdir()}
+    return {from_json(path.read_bytes()).kind for path in box_of(layout, name).sent.glob(ENTRIES)}
 
 
 class Deliverer:

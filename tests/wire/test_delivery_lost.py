@@ -9,7 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from delivering import IMPATIENT, QUICK, REPORT, RUN, SEG, courier_for, go, left, queue, queue_one, settings_for
+from delivering import (
+    ENTRIES,
+    IMPATIENT,
+    QUICK,
+    REPORT,
+    RUN,
+    SEG,
+    courier_for,
+    go,
+    left,
+    queue,
+    queue_one,
+    settings_for,
+)
 from pydicom.uid import SegmentationStorage
 from pynetdicom import evt
 from pynetdicom.dimse_messages import C_STORE_RSP
@@ -294,4 +307,4 @@ def test_a_lingering_association_is_released_when_nobody_uses_it_and_not_before(
 
 
 def entries_aside(layout: DataLayout) -> list[Entry]:
-    return [from_json(path.read_bytes()) for path in box_of(layout, "pacs").aside.iterdir()]
+    return [from_json(path.read_bytes()) for path in box_of(layout, "pacs").aside.glob(ENTRIES)]
