@@ -80,6 +80,8 @@ class View:
         mm between rows, between columns.
     padding : float
         Fraction of the envelope's box that was added on each side.
+    whole : bool
+        It is the whole slice, not a crop of it.
     """
 
     hu: npt.NDArray[np.int16]
@@ -89,15 +91,37 @@ class View:
     origin: tuple[int, int]
     spacing: tuple[float, float]
     padding: float
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionGrid:
+    """Where a model looked while it answered.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (cells down, cells across)
+        Share of the attention that went to each cell; at least 0, at most 1 in all (the rest went to text).
+    area : Box2D
+        What the cells cover together, in rows and columns of whatever holds the grid: of the view in a `ViewResult`,
+        of the slice in a `SliceAttention`. May reach beyond it, since views are padded to a square.
+    """
+
+    values: npt.NDArray[np.float32]
+    area: Box2D
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewBox:
-    """A box in the rows and columns of its view; a mask of the view where the detector has one."""
+    """A box in the rows and columns of its view; a mask of the view, or attention, where the detector has one.
+
+    ``attention`` is that of the box's own words, when the detector was asked to keep it.
+    """
 
     box: Box2D
     score: float
     mask: BoolArray | None = None
+    attention: AttentionGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +136,36 @@ class ViewResult:
         What a language model said; empty otherwise.
     failure : str
         Why the view could not be read; empty when it was.
+    attention : AttentionGrid or None
+        That of the whole answer, after thinking; kept when the detector was asked to.
     """
 
     boxes: tuple[ViewBox, ...]
     raw_text: str = ""
     failure: str = ""
+    attention: AttentionGrid | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SliceAttention:
+    """Attention on one slice, from one view's answer.
+
+    Attributes
+    ----------
+    slice_index : int
+        ``k``.
+    grid : AttentionGrid
+        Its area in the volume's rows and columns.
+    box : Box2D or None
+        The box whose words looked there, in the volume's rows and columns; None for a whole answer.
+    padding : float
+        Of the view.
+    """
+
+    slice_index: int
+    grid: AttentionGrid
+    box: Box2D | None
+    padding: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +213,15 @@ class Detection:
         Views shown, and views whose answer could be read; equal when every answer was read.
     failures : tuple of str
         One line for each unreadable view, at most 20 of them.
+    attention : tuple of SliceAttention
+        By slice, for every view and box whose attention was kept.
     """
 
     candidates: tuple[Candidate, ...]
     views_total: int
     views_read: int
     failures: tuple[str, ...] = field(default=())
+    attention: tuple[SliceAttention, ...] = field(default=())
 
 
 @runtime_checkable

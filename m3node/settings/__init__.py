@@ -15,7 +15,17 @@ from m3node.settings.intake import (
     WatchSettings,
 )
 from m3node.settings.jobs import DiskSettings, JobSettings, LogSettings, RetentionSettings
-from m3node.settings.method import ContrastSettings, DetectorSettings, LiverSettings, M3Settings, ResultSettings
+from m3node.settings.method import (
+    ContrastSettings,
+    DetectorSettings,
+    LiverSettings,
+    M3Settings,
+    MedGemmaSettings,
+    ModelSettings,
+    ResultSettings,
+    SteeringMode,
+    SteeringSettings,
+)
 from m3node.settings.tree import Settings, config_file, load
 from m3node.settings.types import Section
 
@@ -33,6 +43,8 @@ __all__ = [
     "LiverSettings",
     "LogSettings",
     "M3Settings",
+    "MedGemmaSettings",
+    "ModelSettings",
     "PriorityRule",
     "ResultSettings",
     "RetentionSettings",
@@ -41,6 +53,8 @@ __all__ = [
     "SelectionRule",
     "SelectionSettings",
     "Settings",
+    "SteeringMode",
+    "SteeringSettings",
     "WatchSettings",
     "config_file",
     "load",

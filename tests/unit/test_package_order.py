@@ -31,6 +31,7 @@ FLOW = (
     {"intake"},
     {"imaging"},
     {"liver"},
+    {"gemma"},
     {"detectors"},
     {"m3"},
     {"results"},
@@ -41,7 +42,7 @@ FLOW = (
 )
 """The packages and modules below ``m3node``, each row allowed to import its own and those above."""
 
-TOOLS = {"evaluation": {"imaging", "liver", "detectors", "m3", "results"}}
+TOOLS = {"evaluation": {"imaging", "liver", "gemma", "detectors", "m3", "results"}}
 """Beside the flow: makes and judges cases. Only ``demo`` and ``cli`` import it."""
 
 
