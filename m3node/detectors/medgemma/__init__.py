@@ -1,0 +1,4 @@
+"""The detector `medgemma`: a steered vision-language model that is asked for boxes, crop by crop.
+
+Needs the extra ``medgemma`` (torch, transformers).
+"""
