@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from m3node.drawing.lettering import AMBER
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
@@ -21,8 +22,9 @@ from m3node.imaging.volume import CTVolume
 from m3node.results.display import Display, body_extent, windowed
 from m3node.results.findings import Findings, Outcome
 from m3node.results.labels import Rect, place_labels
-from m3node.results.overlay import AMBER, LIVER, draw_overlay, shown_slices
+from m3node.results.overlay import draw_overlay, shown_slices
 from m3node.results.segmentation import lesion_colour
+from m3node.results.tile import LIVER
 from made_findings import ellipsoid, made_findings, without_liver
 
 SHAPE = (9, 60, 80)

@@ -30,6 +30,7 @@ FLOW = (
     },
     {"intake"},
     {"imaging"},
+    {"drawing"},
     {"liver"},
     {"gemma"},
     {"detectors"},
