@@ -72,6 +72,8 @@ def small_gemma(
     dtype: torch.dtype = torch.float32,
 ) -> GemmaModel:
     """Make a model; every ``global_every``-th language layer attends globally, and pixels do reach the logits."""
+    # For so little work, threads that wait for each other on a busy machine cost a hundred times what they save.
+    torch.set_num_threads(1)
     tokenizer: Any = small_tokenizer()
     config = Gemma3Config(
         text_config={
