@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from m3node.evaluation import phantom_anatomy as anatomy
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.evaluation.phantom_canvas import Canvas
+from m3node.evaluation.phantom_texture import enlarged_plane, grain, halved
 from m3node.evaluation.soft_shapes import Float32Array, SoftEllipsoid
 from m3node.evaluation.truth import TrueLesion
 from m3node.imaging.geometry import PatientGeometry
@@ -79,7 +79,7 @@ def abdomen_phantom(
         for n, step, middle in zip(shape, spacing, (_MIDDLE_Z_MM, 0.0, 0.0), strict=True)
     )
     # Organs are smooth, so they are painted at half resolution in plane where voxels are small.
-    coarse = tuple(axis if index == 0 or spacing[index] > 1.2 else _halved(axis) for index, axis in enumerate(axes))
+    coarse = tuple(axis if index == 0 or spacing[index] > 1.2 else halved(axis) for index, axis in enumerate(axes))
     canvas = Canvas.blank(coarse[0], coarse[1], coarse[2], anatomy.AIR)
     anatomy.paint_body(canvas, patient_rng)
     anatomy.paint_organs(canvas, patient, patient_rng)
@@ -109,11 +109,6 @@ def abdomen_phantom(
 def _axis(count: int, step: float, middle: float, scale: float) -> Float32Array:
     millimetres = (np.arange(count) - (count - 1) / 2) * step + middle
     return np.asarray(millimetres / scale, dtype=np.float32)
-
-
-def _halved(axis: Float32Array) -> Float32Array:
-    pairs = axis[: axis.size // 2 * 2].reshape(-1, 2).mean(axis=1)
-    return np.asarray(pairs, dtype=np.float32)
 
 
 def _plant(canvas: Canvas, depth: Float32Array, rng: np.random.Generator) -> list[tuple[SoftEllipsoid, float]]:
@@ -179,33 +174,18 @@ def _enlarged(values: Float32Array, plane: tuple[int, int]) -> Float32Array:
     """Bring a stack to full resolution in plane."""
     if values.shape[1:] == plane:
         return values
-    return np.stack([_enlarged_plane(plane_values, plane) for plane_values in values])
-
-
-def _enlarged_plane(values: Float32Array, plane: tuple[int, int]) -> Float32Array:
-    if values.shape == plane:
-        return values
-    factors = (plane[0] / values.shape[0], plane[1] / values.shape[1])
-    # grid_mode: both grids cover the same area, voxel edges on voxel edges.
-    large = ndimage.zoom(values, factors, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(large, dtype=np.float32)
+    return np.stack([enlarged_plane(plane_values, plane) for plane_values in values])
 
 
 def _with_noise(smooth: Float32Array, plane: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """Add noise that is correlated in plane, a little from slice to slice, and round to HU."""
     noise_hu = float(rng.uniform(8.0, 14.0))
     out = np.empty((smooth.shape[0], *plane), dtype=np.int16)
-    before = _grain(plane, rng)
+    before = grain(plane, rng)
     for k in range(smooth.shape[0]):
-        now = _grain(plane, rng)
-        grain = (now + 0.35 * before) / math.hypot(1.0, 0.35)
+        now = grain(plane, rng)
+        blended = (now + 0.35 * before) / math.hypot(1.0, 0.35)
         before = now
-        hu = _enlarged_plane(smooth[k], plane) + noise_hu * grain
+        hu = enlarged_plane(smooth[k], plane) + noise_hu * blended
         out[k] = np.clip(np.rint(hu), -1024, 3071)
     return out
-
-
-def _grain(plane: tuple[int, int], rng: np.random.Generator) -> Float32Array:
-    white = rng.standard_normal(plane, dtype=np.float32)
-    fine = ndimage.gaussian_filter(white, 0.8, mode="wrap", truncate=3.0)
-    return np.asarray(fine / fine.std(), dtype=np.float32)
