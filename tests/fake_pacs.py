@@ -14,6 +14,8 @@ from pydicom.uid import (
     EnhancedSRStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
     SegmentationStorage,
 )
 from pynetdicom import AE, evt
@@ -34,6 +36,8 @@ CLASS_OF = {
     ObjectKind.PRESENTATION: str(GrayscaleSoftcopyPresentationStateStorage),
     ObjectKind.REPORT_ENHANCED: str(EnhancedSRStorage),
     ObjectKind.VOLUMES_ENHANCED: str(EnhancedSRStorage),
+    ObjectKind.ATTENTION_CAPTURE: str(MultiFrameTrueColorSecondaryCaptureImageStorage),
+    ObjectKind.ATTENTION_MAP: str(ParametricMapStorage),
 }
 RESULT_CLASSES = tuple(dict.fromkeys(CLASS_OF.values()))
 

@@ -8,11 +8,19 @@ from dataclasses import replace
 import numpy as np
 
 from m3node import __version__
-from m3node.detectors.protocols import Box2D, DetectorIdentity, ScoreKind, SliceBox
+from m3node.detectors.protocols import (
+    AttentionGrid,
+    Box2D,
+    DetectorIdentity,
+    ScoreKind,
+    SliceAttention,
+    SliceBox,
+)
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.lesion import Diameter, Lesion, MaskOrigin, Measurements
+from m3node.results.attention.choice import choose_attention
 from m3node.results.findings import Findings, Outcome
 from m3node.results.succession import assign_tracking
 
@@ -122,6 +130,28 @@ def made_findings(
         rejection=None,
     )
     return assign_tracking(findings)
+
+
+def made_grid(area: Box2D, *, seed: int = 0, cells: tuple[int, int] = (8, 8)) -> AttentionGrid:
+    """Cells with values of their own, less than a third of the attention in all."""
+    values = np.random.default_rng(seed).uniform(0.0, 0.3 / (cells[0] * cells[1]), size=cells)
+    return AttentionGrid(values=values.astype(np.float32), area=area)
+
+
+def with_attention(findings: Findings) -> Findings:
+    """The same run, had it been asked where it looked; each view reaches beyond the image on one side."""
+    assert findings.region is not None
+    _, rows, columns = findings.region.parenchyma.shape
+    area = Box2D(-0.1 * rows, 0.05 * columns, 0.8 * rows, 0.75 * columns)
+    kept = [
+        SliceAttention(k, made_grid(area, seed=k), box, padding=0.1)
+        for k in range(findings.region.parenchyma.shape[0])
+        for box in (
+            None,
+            *(found.box for lesion in findings.lesions for found in lesion.boxes if found.slice_index == k),
+        )
+    ]
+    return replace(findings, attention=choose_attention(kept, findings.lesions, findings.region))
 
 
 def without_liver(findings: Findings) -> Findings:

@@ -39,6 +39,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; made when absent")
     parser.add_argument("--detector", metavar="NAME", help="detector to use (default: the settings', contrast)")
     parser.add_argument("--liver-mask", type=Path, metavar="FILE", help="NIfTI liver mask of a NIfTI volume")
+    parser.add_argument(
+        "--attention-map",
+        action="store_true",
+        help="show where the model looked: attention.sc.dcm (pictures) and attention.pm.dcm (numbers)",
+    )
     parser.add_argument("--min-slices", type=int, metavar="N", help="fewest slices of a stack (default 8)")
     parser.add_argument("--json", action="store_true", help="print a JSON summary instead of a table")
     add_config(parser)
@@ -52,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.input.exists():
         raise ConfigError(f"there is no input {arguments.input}")
-    flags = {"detector.name": arguments.detector, "eligibility.min_slices": arguments.min_slices}
+    flags = {
+        "detector.name": arguments.detector,
+        "eligibility.min_slices": arguments.min_slices,
+        "results.attention_map": arguments.attention_map or None,
+    }
     settings = load(arguments.config, {key: value for key, value in flags.items() if value is not None})
     nifti = is_nifti(arguments.input)
     if arguments.liver_mask is not None and not nifti:

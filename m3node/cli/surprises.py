@@ -77,18 +77,21 @@ def _sending(settings: Settings) -> Iterator[str]:
 
 
 def _routing(settings: Settings) -> Iterator[str]:
-    """Ask of each kind of object and each sender where it would go."""
+    """Ask of each kind of object that there will be, and each sender, where it would go."""
     from m3node.delivery.routing import destinations_for  # noqa: PLC0415 - keeps --help and --version quick
 
     if not settings.routing:
         return
     senders = [caller.ae_title for caller in settings.listener.callers]
-    for name, kind in _KINDS.items():
+    kinds = dict(_KINDS)
+    if settings.results.attention_map:
+        kinds["attention"] = ObjectKind.ATTENTION_CAPTURE
+    for name, kind in kinds.items():
         lost = [sender for sender in senders if not destinations_for(settings, (sender,), kind)]
         if lost:
             who = "from any sender" if len(lost) == len(senders) else f"from {', '.join(lost)}"
             yield f"routing sends the {name} of series {who} nowhere; it stays in the data folder"
-    used = {d.name for s in senders for kind in _KINDS.values() for d in destinations_for(settings, (s,), kind)}
+    used = {d.name for s in senders for kind in kinds.values() for d in destinations_for(settings, (s,), kind)}
     for destination in settings.destinations:
         if senders and destination.name not in used:
             yield f"destination {destination.name} gets nothing: no rule of routing and no return_to leads to it"
@@ -165,6 +168,9 @@ def _method(settings: Settings) -> Iterator[str]:
     known = sorted(point.name for point in entry_points(group="m3node.detectors"))
     if settings.detector.name not in known:
         yield f"detector.name is {settings.detector.name!r}, which is not installed; there is: {', '.join(known)}"
+
+    if settings.results.attention_map and settings.detector.name == "contrast":
+        yield "there will be no attention map: results.attention_map is set, and detector contrast has no attention"
 
 
 def _is_loopback(host: str) -> bool:

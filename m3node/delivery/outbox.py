@@ -33,19 +33,24 @@ _log = logging.getLogger(__name__)
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
-# The SRs refer to the SEG: a viewer that opens a report as soon as it arrives must find its segments.
+# The SRs refer to the SEG: a viewer that opens a report as soon as it arrives must find its segments. What explains an
+# answer comes behind it, since it is large.
 _KINDS: dict[str, tuple[ObjectKind, ...]] = {
     "comprehensive3d": (
         ObjectKind.SEGMENTATION,
         ObjectKind.REPORT,
         ObjectKind.VOLUMES,
         ObjectKind.PRESENTATION,
+        ObjectKind.ATTENTION_CAPTURE,
+        ObjectKind.ATTENTION_MAP,
     ),
     "enhanced": (
         ObjectKind.SEGMENTATION,
         ObjectKind.REPORT_ENHANCED,
         ObjectKind.VOLUMES_ENHANCED,
         ObjectKind.PRESENTATION,
+        ObjectKind.ATTENTION_CAPTURE,
+        ObjectKind.ATTENTION_MAP,
     ),
 }
 _ENHANCED_OF = {

@@ -14,6 +14,8 @@ _NAMES = {
     ObjectKind.VOLUMES_ENHANCED: "volumes",
     ObjectKind.SEGMENTATION: "segmentation",
     ObjectKind.PRESENTATION: "presentation",
+    ObjectKind.ATTENTION_CAPTURE: "attention",
+    ObjectKind.ATTENTION_MAP: "attention",
 }
 """Kinds of object as rules name them: Enhanced SR is another form of the same report."""
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at run time
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -45,7 +45,7 @@ class Archive:
         self._kept: dict[str, Kept] = {}
         self._lock = threading.Lock()
         self._ae = AE(ae_title=ae_title)
-        for context in StoragePresentationContexts:
+        for context in AllStoragePresentationContexts:
             syntaxes = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
             self._ae.add_supported_context(str(context.abstract_syntax), syntaxes)
         self._ae.add_supported_context(Verification)

@@ -225,6 +225,13 @@ class Detection:
 
 
 @runtime_checkable
+class KeepsAttention(Protocol):
+    """A detector, of either kind, that can tell where it looked; asked to by setting ``keep_attention``."""
+
+    keep_attention: bool
+
+
+@runtime_checkable
 class Detector(Protocol):
     """Finds lesions in a whole volume."""
 

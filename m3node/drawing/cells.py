@@ -40,6 +40,6 @@ def _weights(first: float, last: float, cells: int, pixels: int) -> npt.NDArray[
     """How much of each cell each pixel takes along one axis, shape (pixels, cells)."""
     along = (np.arange(pixels) + 0.5 - first) / (last - first) * cells
     centre = np.clip(along - 0.5, 0.0, cells - 1.0)
-    weights = np.maximum(0.0, 1.0 - np.abs(centre[:, None] - np.arange(cells)))
+    weights: npt.NDArray[np.float64] = np.maximum(0.0, 1.0 - np.abs(centre[:, None] - np.arange(cells)))
     weights[(along < 0.0) | (along > cells)] = 0.0
     return weights

@@ -64,7 +64,7 @@ def overlaid(picture: UInt8Array, values: npt.NDArray[np.floating], peak: float)
     ndarray of uint8, shape (rows, columns, 3)
         The picture itself where the value is 0.
     """
-    share = np.clip(np.asarray(values, dtype=np.float32) / max(peak, np.finfo(np.float32).tiny), 0.0, 1.0)
+    share = np.clip(np.asarray(values, dtype=np.float32) * np.float32(1.0 / peak if peak else 0.0), 0.0, 1.0)
     opacity = OPACITY * np.minimum(1.0, share / FAINT)[..., None]
     colour = SCALE[np.asarray(np.round(share * 255.0), dtype=np.intp)]
     return np.asarray(np.round(picture * (1.0 - opacity) + colour * opacity), dtype=np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -91,6 +92,47 @@ def assemble(
     _read_native(native, hu, workers, advance)
     hu.flags.writeable = False
     return CTVolume(hu=hu, geometry=geometry, sources=_sources(manifest))
+
+
+def read_slices(manifest: Manifest, slices: Sequence[int]) -> HUArray:
+    """Read the pixels of a few of a manifest's slices, in this process.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        A fit stack.
+    slices : sequence of int
+        Which, each once, from 0.
+
+    Returns
+    -------
+    ndarray of int16, shape (len(slices), rows, columns)
+        HU, in the order of ``slices``.
+
+    Raises
+    ------
+    InputRejected
+        As `assemble` does.
+    """
+    layout = _layout(manifest.instances[0])
+    hu = np.empty((len(slices), layout.rows, layout.columns), dtype=np.int16)
+    place = {k: index for index, k in enumerate(slices)}
+    native: list[Job] = []
+    coded: list[Job] = []
+    for header, tasks in _tasks(manifest):
+        wanted = tuple(
+            replace(task, slice_index=place[task.slice_index]) for task in tasks if task.slice_index in place
+        )
+        if wanted:
+            job = (Path(manifest.root) / header.path, header, wanted)
+            (native if _layout(header).offset >= 0 else coded).append(job)
+    decode_into(coded, hu, _nothing)
+    _read_native(native, hu, 1, _nothing)
+    return hu
+
+
+def _nothing(_count: int) -> None:
+    """Nobody waits for a few slices."""
 
 
 def geometry_of(manifest: Manifest) -> PatientGeometry:

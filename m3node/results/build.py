@@ -14,6 +14,9 @@ from pydicom.errors import InvalidDicomError
 from m3node.errors import ResultError
 from m3node.faults import fault_point
 from m3node.intake.series.manifest import Manifest
+from m3node.results.attention.capture import build_capture
+from m3node.results.attention.parametric_map import build_attention_map
+from m3node.results.attention.references import has_attention
 from m3node.results.dress import Job
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind, ResultObject
@@ -28,17 +31,34 @@ from m3node.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_KINDS = (ObjectKind.SEGMENTATION, ObjectKind.REPORT, ObjectKind.VOLUMES, ObjectKind.PRESENTATION)
-"""What every destination understands; the Enhanced SRs are built only for one that asks for them."""
+DEFAULT_KINDS = (
+    ObjectKind.SEGMENTATION,
+    ObjectKind.REPORT,
+    ObjectKind.VOLUMES,
+    ObjectKind.PRESENTATION,
+    ObjectKind.ATTENTION_CAPTURE,
+    ObjectKind.ATTENTION_MAP,
+)
+"""What every destination gets, as far as there is something to show; Enhanced SRs are built only for one that asks."""
 
 _BUILDERS: dict[ObjectKind, Callable[[Job], bytes]] = {
     ObjectKind.SEGMENTATION: build_segmentation,
     ObjectKind.REPORT: lambda job: build_lesion_report(job, ObjectKind.REPORT),
     ObjectKind.VOLUMES: lambda job: build_volume_report(job, ObjectKind.VOLUMES),
     ObjectKind.PRESENTATION: build_presentation,
+    ObjectKind.ATTENTION_CAPTURE: build_capture,
+    ObjectKind.ATTENTION_MAP: build_attention_map,
     ObjectKind.REPORT_ENHANCED: lambda job: build_lesion_report(job, ObjectKind.REPORT_ENHANCED),
     ObjectKind.VOLUMES_ENHANCED: lambda job: build_volume_report(job, ObjectKind.VOLUMES_ENHANCED),
 }
+
+
+_CONDITIONS: dict[ObjectKind, Callable[[Job], bool]] = {
+    ObjectKind.SEGMENTATION: has_segmentation,
+    ObjectKind.ATTENTION_CAPTURE: has_attention,
+    ObjectKind.ATTENTION_MAP: has_attention,
+}
+"""Kinds that there is not always something of."""
 
 
 def build_objects(
@@ -62,12 +82,13 @@ def build_objects(
     settings : Settings
         Only ``results`` matters.
     kinds : collection of ObjectKind, optional
-        The four of ``DEFAULT_KINDS`` when not given.
+        ``DEFAULT_KINDS`` when not given.
 
     Returns
     -------
     tuple of ResultObject
-        The SEG first, since reports refer to it. No SEG without a liver; nothing for a rejected stack.
+        The SEG first, since reports refer to it. No SEG without a liver, no capture and no map without attention;
+        nothing for a rejected stack.
 
     Raises
     ------
@@ -86,15 +107,26 @@ def build_objects(
     missing = [kind for kind in wanted if not (folder / kind.file_name).exists()]
     built = {kind: _of_run(folder, kind, digest) for kind in wanted if kind not in missing}
     if missing:
-        job = Job(findings=findings, source=read_source(manifest), settings=settings.results, digest=digest)
+        job = Job(
+            findings=findings,
+            source=read_source(manifest),
+            settings=settings.results,
+            digest=digest,
+            manifest=manifest,
+            kinds=frozenset(wanted),
+        )
         for kind in missing:
-            if kind is ObjectKind.SEGMENTATION and not has_segmentation(job):
+            if not _CONDITIONS.get(kind, _always)(job):
                 continue
             place(folder / kind.file_name, _BUILDERS[kind](job))
             fault_point("build.inside")
             built[kind] = _of_run(folder, kind, digest)
             logger.info("built %s of series %s", kind.value, manifest.stack.label)
     return tuple(built[kind] for kind in wanted if kind in built)
+
+
+def _always(_job: Job) -> bool:
+    return True
 
 
 def _of_run(folder: Path, kind: ObjectKind, digest: str) -> ResultObject:

@@ -17,6 +17,7 @@ from pydicom.uid import UID
 from m3node import identity
 from m3node.detectors.protocols import DetectorIdentity
 from m3node.errors import ResultError
+from m3node.intake.series.manifest import Manifest
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind
@@ -33,6 +34,8 @@ _SERIES: dict[ObjectKind, tuple[int, str]] = {
     ObjectKind.PRESENTATION: (3, "m3node key slices"),
     ObjectKind.REPORT_ENHANCED: (4, "m3node lesions"),
     ObjectKind.VOLUMES_ENHANCED: (5, "m3node lesion volumes"),
+    ObjectKind.ATTENTION_CAPTURE: (6, "m3node attention"),
+    ObjectKind.ATTENTION_MAP: (7, "m3node attention values"),
 }
 
 
@@ -50,12 +53,18 @@ class Job:
         How results are named.
     digest : str
         `m3node.results.uids.run_digest` of the findings.
+    manifest : Manifest
+        The generation, for those who need its pixels.
+    kinds : frozenset of ObjectKind
+        All that the run builds: an object refers only to what there will be.
     """
 
     findings: Findings
     source: SourceSeries
     settings: ResultSettings
     digest: str
+    manifest: Manifest
+    kinds: frozenset[ObjectKind]
 
     def uid(self, kind: ObjectKind) -> UID:
         """SOP Instance UID of this run's object of a kind."""

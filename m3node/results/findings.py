@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from m3node.detectors.protocols import DetectorIdentity
+from m3node.detectors.protocols import AttentionGrid, Box2D, DetectorIdentity
 from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion
 from m3node.rejection import Rejection
@@ -32,6 +32,31 @@ class PredecessorReport:
     series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyAttention:
+    """Where the model looked on a slice that is shown.
+
+    Attributes
+    ----------
+    slice_index : int
+        ``k``.
+    grid : AttentionGrid
+        Its area in the volume's rows and columns.
+    box : Box2D or None
+        The model's own box whose words looked there, in the volume's rows and columns; None for a whole answer.
+    lesion : int or None
+        Number of the lesion whose key slice it is; None where nothing was found.
+    padding : float
+        Of the view that was answered.
+    """
+
+    slice_index: int
+    grid: AttentionGrid
+    box: Box2D | None
+    lesion: int | None
+    padding: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +92,9 @@ class Findings:
         SRs of the generation before, which ours supersede.
     rejection : Rejection or None
         Set when and only when ``outcome`` is ``REJECTED``.
+    attention : tuple of KeyAttention
+        By slice; empty when it was not asked for, or the detector cannot tell it. Its order is that of the frames of
+        the capture and of the Parametric Map.
     """
 
     manifest_key: str
@@ -83,3 +111,4 @@ class Findings:
     tracking_uids: tuple[str, ...]
     predecessors: tuple[PredecessorReport, ...]
     rejection: Rejection | None
+    attention: tuple[KeyAttention, ...] = ()

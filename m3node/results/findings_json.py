@@ -20,22 +20,32 @@
                         hu_sd, hu_liver_mean (null where it could not be measured), centroid_mm (x, y, z; patient, LPS)
     predecessors        SRs of the generation before
     rejection           reason, message, subject, or null
+    attention           a list, where attention was asked for and told; by slice:
+      slice, lesion     slice index from 0; number of the lesion, or null where none was found
+      padding           of the view that was answered
+      box               rows, columns: the model's own box whose words are meant, or null for the whole answer
+      area              rows, columns: what the cells cover; array "0", "1", ... of attention.npz has their values
     masks_sha256        SHA-256 of masks.npz, or ""
+    attention_sha256    SHA-256 of attention.npz, or ""
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from m3node.detectors.protocols import Box2D, DetectorIdentity, ScoreKind, SliceBox
+import numpy as np
+import numpy.typing as npt
+
+from m3node.detectors.protocols import AttentionGrid, Box2D, DetectorIdentity, ScoreKind, SliceBox
 from m3node.errors import ResultError
 from m3node.imaging.mask import VoxelMask
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.lesion import Diameter, Lesion, MaskOrigin, Measurements, Point3
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.rejection import Reason, Rejection
-from m3node.results.findings import Findings, Outcome, PredecessorReport
+from m3node.results.findings import Findings, KeyAttention, Outcome, PredecessorReport
 
 SCHEMA = "m3node.findings/1"
 
@@ -54,7 +64,7 @@ class MaskNames:
         return f"lesion_{number}"
 
 
-def findings_to_json(findings: Findings, *, masks_sha256: str) -> Json:
+def findings_to_json(findings: Findings, *, masks_sha256: str, attention_sha256: str = "") -> Json:
     """Return the content of ``findings.json``."""
     detector, region = findings.detector, findings.region
     return {
@@ -99,12 +109,25 @@ def findings_to_json(findings: Findings, *, masks_sha256: str) -> Json:
             "message": findings.rejection.message,
             "subject": findings.rejection.subject,
         },
+        "attention": [_attention_to_json(item) for item in findings.attention],
         "masks_sha256": masks_sha256,
+        "attention_sha256": attention_sha256,
     }
 
 
-def findings_from_json(document: Json, masks: dict[str, VoxelMask]) -> Findings:
+def findings_from_json(
+    document: Json, masks: dict[str, VoxelMask], grids: Sequence[npt.NDArray[np.float32]] = ()
+) -> Findings:
     """Build findings again.
+
+    Parameters
+    ----------
+    document : dict
+        Content of ``findings.json``.
+    masks : dict of str to VoxelMask
+        By name.
+    grids : sequence of ndarray of float32
+        The cells of each entry of ``attention``; without them there is no attention.
 
     Raises
     ------
@@ -148,6 +171,32 @@ def findings_from_json(document: Json, masks: dict[str, VoxelMask]) -> Findings:
         rejection=None
         if rejection is None
         else Rejection(Reason(rejection["reason"]), rejection["message"], rejection["subject"]),
+        # Findings of older releases have no such key.
+        attention=tuple(
+            _attention_from_json(item, values) for item, values in zip(document["attention"], grids, strict=True)
+        )
+        if grids
+        else (),
+    )
+
+
+def _attention_to_json(item: KeyAttention) -> Json:
+    return {
+        "slice": int(item.slice_index),
+        "lesion": item.lesion,
+        "padding": float(item.padding),
+        "box": None if item.box is None else _edges_to_json(item.box),
+        "area": _edges_to_json(item.grid.area),
+    }
+
+
+def _attention_from_json(item: Json, values: npt.NDArray[np.float32]) -> KeyAttention:
+    return KeyAttention(
+        slice_index=item["slice"],
+        grid=AttentionGrid(values=values, area=_edges_from_json(item["area"])),
+        box=None if item["box"] is None else _edges_from_json(item["box"]),
+        lesion=item["lesion"],
+        padding=item["padding"],
     )
 
 
@@ -204,8 +253,7 @@ def _lesion_from_json(item: Json, masks: dict[str, VoxelMask]) -> Lesion:
 def _box_to_json(box: SliceBox) -> Json:
     return {
         "slice": int(box.slice_index),
-        "rows": [float(box.box.r0), float(box.box.r1)],
-        "columns": [float(box.box.c0), float(box.box.c1)],
+        **_edges_to_json(box.box),
         "score": float(box.score),
         "votes": int(box.votes),
         "views": int(box.views),
@@ -213,14 +261,22 @@ def _box_to_json(box: SliceBox) -> Json:
 
 
 def _box_from_json(item: Json) -> SliceBox:
-    (r0, r1), (c0, c1) = item["rows"], item["columns"]
     return SliceBox(
         slice_index=item["slice"],
-        box=Box2D(r0=r0, c0=c0, r1=r1, c1=c1),
+        box=_edges_from_json(item),
         score=item["score"],
         votes=item["votes"],
         views=item["views"],
     )
+
+
+def _edges_to_json(box: Box2D) -> Json:
+    return {"rows": [float(box.r0), float(box.r1)], "columns": [float(box.c0), float(box.c1)]}
+
+
+def _edges_from_json(item: Json) -> Box2D:
+    (r0, r1), (c0, c1) = item["rows"], item["columns"]
+    return Box2D(r0=r0, c0=c0, r1=r1, c1=c1)
 
 
 def _diameter_to_json(diameter: Diameter) -> Json:

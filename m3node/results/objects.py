@@ -16,6 +16,8 @@ class ObjectKind(StrEnum):
     PRESENTATION = "presentation.pr"
     REPORT_ENHANCED = "report.enhanced.sr"
     VOLUMES_ENHANCED = "volumes.enhanced.sr"
+    ATTENTION_CAPTURE = "attention.sc"
+    ATTENTION_MAP = "attention.pm"
 
     @property
     def file_name(self) -> str:

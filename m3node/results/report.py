@@ -19,6 +19,7 @@ from pydicom.sr.codedict import codes
 from m3node.detectors.protocols import Box2D
 from m3node.m3.lesion import Lesion
 from m3node.results import terms
+from m3node.results.attention.references import explanations
 from m3node.results.dress import Job
 from m3node.results.objects import ObjectKind
 from m3node.results.statements import (
@@ -76,6 +77,7 @@ def _planar_group(job: Job, lesion: Lesion, uid: str) -> PlanarROIMeasurementsAn
         if isinstance(item, NumContentItem):
             _infer_from(item, CoordinatesForMeasurement(GraphicTypeValues.POLYLINE, corners, deepcopy(image)))
     content.append(lesion_comment(lesion))
+    content.extend(explanations(job, lesion.number))
     return group
 
 

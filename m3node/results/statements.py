@@ -33,6 +33,8 @@ from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results import terms
+from m3node.results.attention.references import evidence as attention_evidence
+from m3node.results.attention.references import explanations
 from m3node.results.dress import MANUFACTURER, Job, dress, plain
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind
@@ -67,7 +69,7 @@ def build_report(job: Job, kind: ObjectKind, groups: Sequence[Any], *, evidence:
         report[0].ContentSequence.append(comment(sentence))
     document = EnhancedSR if kind in ENHANCED_KINDS else Comprehensive3DSR
     sop = document(
-        evidence=[*job.source.evidence(), *evidence],
+        evidence=[*job.source.evidence(), *evidence, *attention_evidence(job)],
         content=report[0],
         is_complete=job.findings.outcome is not Outcome.INCOMPLETE,
         is_final=False,
@@ -217,6 +219,7 @@ def statement_group(job: Job) -> MeasurementsAndQualitativeEvaluations:
         qualitative_evaluations=evaluations or None,
     )
     group[0].ContentSequence.append(comment(sentences(findings)[0]))
+    group[0].ContentSequence.extend(explanations(job, None))
     return group
 
 

@@ -1,11 +1,12 @@
 """Keeps a run's findings on disk before any object is built, and gives them back exactly (decision 6 of the design).
 
-Two files in the run's folder::
+Up to three files in the run's folder::
 
     findings.json   words and numbers, for people and programs; its existence means that the findings are kept
     masks.npz       voxels: for each mask its packed bits, block shape, block start and grid shape
+    attention.npz   where the model looked, when that was asked for: the cells of each entry of ``attention``, float32
 
-``findings.json`` names ``masks.npz`` by its SHA-256, and is written last. No patient name, identifier or birth date is
+``findings.json`` names the others by their SHA-256, and is written last. No patient name, identifier or birth date is
 in either; UIDs are. Numbers survive the round trip bit by bit.
 """
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 FINDINGS_FILE = "findings.json"
 MASKS_FILE = "masks.npz"
+ATTENTION_FILE = "attention.npz"
 
 
 def save_findings(findings: Findings, folder: Path) -> bool:
@@ -60,15 +62,20 @@ def save_findings(findings: Findings, folder: Path) -> bool:
         logger.info("findings of %s are kept already", findings.manifest_key[:12])
         return False
     masks = _masks(findings)
-    digest = ""
-    if masks:
-        content = _pack(masks)
-        digest = hashlib.sha256(content).hexdigest()
-        # Without findings.json nobody has read a masks.npz that an interrupted run may have left.
-        discard(folder / MASKS_FILE)
-        place(folder / MASKS_FILE, content)
-    document = findings_to_json(findings, masks_sha256=digest)
+    masks_sha256 = _keep(folder / MASKS_FILE, _pack(masks) if masks else b"")
+    attention_sha256 = _keep(folder / ATTENTION_FILE, _pack_attention(findings) if findings.attention else b"")
+    document = findings_to_json(findings, masks_sha256=masks_sha256, attention_sha256=attention_sha256)
     return place(path, (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def _keep(path: Path, content: bytes) -> str:
+    """Write what ``findings.json`` will name, and return its SHA-256; nothing, and "", for no bytes."""
+    # Without findings.json nobody has read a file that an interrupted run may have left.
+    discard(path)
+    if not content:
+        return ""
+    place(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 class _NoMasks(dict[str, VoxelMask]):
@@ -86,8 +93,8 @@ def load_findings(folder: Path, *, masks: bool = True) -> Findings:
     folder : Path
         The run's folder.
     masks : bool
-        False for words and numbers only, every mask being empty: ``masks.npz`` may be gone
-        (``retention.results_days``).
+        False for words and numbers only, every mask being empty and without attention: the files beside
+        ``findings.json`` may be gone (``retention.results_days``).
 
     Raises
     ------
@@ -104,7 +111,9 @@ def load_findings(folder: Path, *, masks: bool = True) -> Findings:
     if not isinstance(document, dict):
         raise ResultError(f"{path} is damaged: not a JSON object")
     try:
-        return findings_from_json(document, _load_masks(folder, document) if masks else _NoMasks())
+        if not masks:
+            return findings_from_json(document, _NoMasks())
+        return findings_from_json(document, _load_masks(folder, document), _load_attention(folder, document))
     except (KeyError, ValueError, TypeError) as error:
         raise ResultError(f"{path} is damaged or incomplete: {error!r}") from error
 
@@ -130,27 +139,39 @@ def _pack(masks: dict[str, VoxelMask]) -> bytes:
     return stream.getvalue()
 
 
+def _pack_attention(findings: Findings) -> bytes:
+    stream = io.BytesIO()
+    grids = {str(index): item.grid.values.astype(np.float32) for index, item in enumerate(findings.attention)}
+    np.savez_compressed(stream, **grids)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
 def _load_masks(folder: Path, document: dict[str, Any]) -> dict[str, VoxelMask]:
-    expected = document.get("masks_sha256", "")
+    arrays = _load_arrays(folder / MASKS_FILE, document.get("masks_sha256", ""))
+    names = [key.removesuffix(".bits") for key in arrays if key.endswith(".bits")]
+    return {name: _unpack(arrays[f"{name}.bits"], arrays[f"{name}.grid"]) for name in names}
+
+
+def _load_attention(folder: Path, document: dict[str, Any]) -> list[npt.NDArray[np.float32]]:
+    arrays = _load_arrays(folder / ATTENTION_FILE, document.get("attention_sha256", ""))
+    return [arrays[str(index)] for index in range(len(arrays))]
+
+
+def _load_arrays(path: Path, expected: str) -> dict[str, npt.NDArray[Any]]:
+    """Read an NPZ file of a SHA-256 that ``findings.json`` names; nothing where it names none."""
     if not expected:
         return {}
-    path = folder / MASKS_FILE
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != expected:
         raise ResultError(f"{path} is not the file that {FINDINGS_FILE} beside it names: its SHA-256 differs")
-    masks: dict[str, VoxelMask] = {}
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            for key in arrays.files:
-                name, _, part = key.rpartition(".")
-                if part == "bits":
-                    masks[name] = _unpack(arrays[key], arrays[f"{name}.grid"])
+            return {key: arrays[key] for key in arrays.files}
     except BadZipFile as error:
         raise ResultError(f"{path} is damaged: {error}") from error
-    return masks
 
 
 def _unpack(bits: npt.NDArray[np.uint8], grid: npt.NDArray[np.int64]) -> VoxelMask:

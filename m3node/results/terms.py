@@ -29,6 +29,13 @@ MILLIMETRE = CodedConcept("mm", "UCUM", "millimeter")
 MILLILITRE = CodedConcept("ml", "UCUM", "milliliter")
 HOUNSFIELD = CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit")
 
+OWN_SCHEME = "99M3NODE"
+"""Designator of the concepts that no standard has (PS3.16 8.2)."""
+
+ATTENTION_SHARE = CodedConcept("attention-share", OWN_SCHEME, "Share of model attention per image token")
+"""What the Parametric Map holds. Of CID 7180 only Saliency (130404, DCM) is near, and attention is not that: it says
+where a model read, not what decided its answer."""
+
 SCORE_WORDS = {
     ScoreKind.CONTRAST: "contrast-to-noise ratio",
     ScoreKind.TOKEN_PROBABILITY: "token probability",

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from pydicom.uid import UID
 
+from m3node.detectors.protocols import Box2D
 from m3node.imaging.mask import VoxelMask
 from m3node.m3.lesion import Lesion
-from m3node.results.findings import Findings
+from m3node.results.findings import Findings, KeyAttention
 from m3node.results.objects import ObjectKind
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "m3node/results")
@@ -40,8 +41,11 @@ def run_digest(findings: Findings) -> str:
     """SHA-256 over all that a run's objects depend on."""
     region = findings.region
     detector = findings.detector
+    # Only where there is some: what runs without it were called before must not change.
+    attention = {"attention": [_attention_digest(item) for item in findings.attention]} if findings.attention else {}
     return _digest(
         {
+            **attention,
             "manifest": findings.manifest_key,
             "settings": findings.settings_digest,
             "software": findings.software_version,
@@ -88,6 +92,25 @@ def tracking_uid(findings: Findings, lesion: Lesion) -> UID:
     )
 
 
+def _attention_digest(item: KeyAttention) -> str:
+    grid = item.grid
+    return _digest(
+        [
+            item.slice_index,
+            item.lesion,
+            item.padding,
+            None if item.box is None else _edges(item.box),
+            _edges(grid.area),
+            grid.values.shape,
+            hashlib.sha256(np.ascontiguousarray(grid.values, dtype="<f4").tobytes()).hexdigest(),
+        ]
+    )
+
+
+def _edges(box: Box2D) -> list[float]:
+    return [box.r0, box.c0, box.r1, box.c1]
+
+
 def _lesion_digest(lesion: Lesion) -> str:
     measured, box = lesion.measurements, lesion.key_box
     return _digest(
@@ -96,7 +119,7 @@ def _lesion_digest(lesion: Lesion) -> str:
             mask_digest(lesion.mask),
             lesion.mask_origin.value,
             lesion.key_slice,
-            [box.box.r0, box.box.c0, box.box.r1, box.box.c1],
+            _edges(box.box),
             [lesion.score, lesion.score_kind.value, lesion.votes, lesion.views],
             [measured.longest.length_mm, measured.perpendicular.length_mm, measured.volume_ml],
             [measured.hu_mean, measured.hu_sd, measured.hu_liver_mean],

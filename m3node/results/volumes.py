@@ -16,6 +16,7 @@ from pydicom.uid import SegmentationStorage
 
 from m3node.m3.lesion import Lesion
 from m3node.results import terms
+from m3node.results.attention.references import explanations
 from m3node.results.dress import Job
 from m3node.results.objects import ObjectKind
 from m3node.results.segmentation import lesion_segment
@@ -62,6 +63,7 @@ def _volumetric_group(job: Job, lesion: Lesion, uid: str) -> VolumetricROIMeasur
         measurements=[*volume(lesion), *diameters(lesion), *attenuations(lesion)],
     )
     group[0].ContentSequence.append(lesion_comment(lesion))
+    group[0].ContentSequence.extend(explanations(job, lesion.number))
     return group
 
 

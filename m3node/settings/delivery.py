@@ -72,14 +72,14 @@ class RoutingRule(Section):
     Attributes
     ----------
     objects : tuple of str
-        ``report``, ``volumes``, ``segmentation``, ``presentation``; all when empty.
+        ``report``, ``volumes``, ``segmentation``, ``presentation``, ``attention``; all when empty.
     senders : tuple of str
         Calling AE titles that delivered the series; all when empty.
     destinations : tuple of str
         Names of destinations.
     """
 
-    objects: tuple[Literal["report", "volumes", "segmentation", "presentation"], ...] = ()
+    objects: tuple[Literal["report", "volumes", "segmentation", "presentation", "attention"], ...] = ()
     senders: tuple[AETitle, ...] = ()
     destinations: Annotated[tuple[Name, ...], Field(min_length=1)]
 

@@ -21,7 +21,7 @@ from m3node.results.findings import Findings, Outcome, PredecessorReport
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.results.succession import assign_tracking
 from m3node.settings import Settings
-from made_findings import ellipsoid, made_findings, made_lesion, without_liver
+from made_findings import ellipsoid, made_findings, made_lesion, with_attention, without_liver
 from made_manifest import made_manifest, manifest_geometry
 from validators import PIXELMED_JAR, dciodvfy_errors, dcmpschk_says, pixelmed_errors
 
@@ -45,7 +45,7 @@ def made(tmp_path: Path) -> Manifest:
 
 
 def findings_of(manifest: Manifest) -> Findings:
-    return made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    return with_attention(made_findings(manifest_geometry(manifest), manifest_key=manifest.key))
 
 
 def assert_valid(program: Program, objects: tuple[ResultObject, ...]) -> None:

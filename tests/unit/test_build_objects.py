@@ -26,7 +26,7 @@ from m3node.results.build import DEFAULT_KINDS, build_objects, read_object
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind
 from m3node.settings import Settings
-from made_findings import made_findings, without_liver
+from made_findings import made_findings, with_attention, without_liver
 from made_manifest import made_manifest, manifest_geometry
 
 GEOMETRY = axial_geometry((8, 24, 40), (2.5, 0.8, 0.7), origin=(-20, -30, 100))
@@ -49,7 +49,8 @@ def series(folder: Path, **attributes: Any) -> Manifest:
 
 
 def findings_of(manifest: Manifest, **changes: Any) -> Findings:
-    return replace(made_findings(manifest_geometry(manifest), manifest_key=manifest.key), **changes)
+    made = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    return replace(with_attention(made), **changes)
 
 
 @pytest.mark.parametrize("what", NAMES)
@@ -121,7 +122,7 @@ def test_values_that_are_nonsense_cost_no_report(tmp_path: Path) -> None:
     ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     ds.save_as(path, implicit_vr=True, little_endian=True)
     built = build_objects(findings_of(manifest), manifest, tmp_path, Settings())
-    assert [str(pydicom.dcmread(item.path).PatientName) for item in built] == ["Phantom^Abdomen"] * 4
+    assert [str(pydicom.dcmread(item.path).PatientName) for item in built] == ["Phantom^Abdomen"] * len(DEFAULT_KINDS)
 
 
 def test_an_attribute_that_cannot_be_decoded_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +140,7 @@ def test_a_character_set_that_nobody_knows_costs_no_report(tmp_path: Path) -> No
     manifest = series(tmp_path)
     path = Path(manifest.root) / manifest.instances[0].path
     path.write_bytes(path.read_bytes().replace(b"ISO_IR 192", b"ISO_IR 999"))
-    assert len(build_objects(findings_of(manifest), manifest, tmp_path, Settings())) == 4
+    assert len(build_objects(findings_of(manifest), manifest, tmp_path, Settings())) == len(DEFAULT_KINDS)
 
 
 def leave_out(manifest: Manifest, keywords: tuple[str, ...]) -> None:
@@ -163,12 +164,12 @@ def test_every_object_names_the_model_the_software_and_the_notice(tmp_path: Path
         assert "made-up-weights" in maker.ContributionDescription
         assert NOT_FOR_CLINICAL_USE in maker.ContributionDescription
         assert "not for clinical use" in ds.SeriesDescription
-        if item.kind in {ObjectKind.SEGMENTATION, ObjectKind.PRESENTATION}:
+        if item.kind in {ObjectKind.SEGMENTATION, ObjectKind.PRESENTATION, ObjectKind.ATTENTION_MAP}:
             assert ds.ContentDescription == NOT_FOR_CLINICAL_USE
         assert (ds.Manufacturer, ds.DeviceUID, ds.StationName) == ("m3node", identity.DEVICE_UID, "NODE1")
         assert ds.file_meta.ImplementationClassUID == identity.IMPLEMENTATION_CLASS_UID
         numbers.append(ds.SeriesNumber)
-    assert sorted(numbers) == [500, 501, 502, 503, 504, 505]
+    assert sorted(numbers) == [500, 501, 502, 503, 504, 505, 506, 507]
 
 
 def test_content_time_is_the_findings_and_in_the_sources_time_zone(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_disk_that_is_full_is_said_and_leaves_no_file_half_written(
         with pytest.raises(ResultError, match=r"cannot write report\.sr\.dcm into .*: No space left"):
             build_objects(findings_of(manifest), manifest, tmp_path / "out", Settings())
     assert [path.name for path in (tmp_path / "out").iterdir()] == [ObjectKind.SEGMENTATION.file_name]
-    assert len(build_objects(findings_of(manifest), manifest, tmp_path / "out", Settings())) == 4
+    assert len(build_objects(findings_of(manifest), manifest, tmp_path / "out", Settings())) == len(DEFAULT_KINDS)
 
 
 def test_enhanced_reports_are_built_only_when_asked_for(tmp_path: Path) -> None:

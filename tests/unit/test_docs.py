@@ -60,7 +60,12 @@ def test_the_readmes_settings_connect_it_to_a_pacs(tmp_path: Path) -> None:
 
 def test_the_readme_names_every_file_of_a_run() -> None:
     named = {cell for row in cells(README) if len(row) == 2 for cell in re.findall(r"`([^`]+)`", row[0])}
-    written = {kind.file_name for kind in DEFAULT_KINDS} | {"findings.json", "masks.npz", "overlay.png"}
+    written = {kind.file_name for kind in DEFAULT_KINDS} | {
+        "findings.json",
+        "masks.npz",
+        "attention.npz",
+        "overlay.png",
+    }
     assert named == written
 
 

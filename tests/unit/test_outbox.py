@@ -108,6 +108,8 @@ def test_a_destination_with_enhanced_sr_gets_enhanced_reports_and_no_comprehensi
         "report.enhanced.sr",
         "volumes.enhanced.sr",
         "presentation.pr",
+        "attention.sc",
+        "attention.pm",
     ]
     assert ObjectKind.REPORT not in kinds_for(old)
     assert "report.enhanced.sr" not in kinds_waiting(box_of(layout, "pacs"))

@@ -98,8 +98,8 @@ def test_a_destination_with_enhanced_sr_receives_enhanced_reports(layout: DataLa
     with fake_pacs(classes=classes) as pacs:
         destination = pacs.destination(sr="enhanced")
         enqueue(layout, RUN, make_run(layout, RUN, list(ObjectKind)), [destination])
-        assert go(layout, destination) == Round(stored=4)
-    kinds = (SEG, "report.enhanced.sr", "volumes.enhanced.sr", "presentation.pr")
+        assert go(layout, destination) == Round(stored=6)
+    kinds = (SEG, "report.enhanced.sr", "volumes.enhanced.sr", "presentation.pr", "attention.sc", "attention.pm")
     assert pacs.offered == [uid_of(layout, kind) for kind in kinds]
     assert pydicom.dcmread(layout.results / RUN / "report.enhanced.sr.dcm").SOPClassUID == EnhancedSRStorage
 

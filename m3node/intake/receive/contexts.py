@@ -65,6 +65,13 @@ STORAGE = (
     SOPClass(
         "Grayscale Softcopy Presentation State Storage", "1.2.840.10008.5.1.4.1.1.11.1", "kept, not used", UNCOMPRESSED
     ),
+    SOPClass(
+        "Multi-frame True Color Secondary Capture Image Storage",
+        "1.2.840.10008.5.1.4.1.1.7.4",
+        "kept, not used",
+        UNCOMPRESSED,
+    ),
+    SOPClass("Parametric Map Storage", "1.2.840.10008.5.1.4.1.1.30", "kept, not used", UNCOMPRESSED),
 )
 
 COMMITMENT = SOPClass("Storage Commitment Push Model", "1.2.840.10008.1.20.1", "reports taken", UNCOMPRESSED[:2])

@@ -1,6 +1,6 @@
 """The steps of one run, each resumable from what the one before left in the run's folder.
 
-``find`` leaves ``findings.json``, ``masks.npz`` and ``overlay.png``; ``build`` leaves the DICOM objects;
+``find`` leaves ``findings.json``, what it names beside it, and ``overlay.png``; ``build`` leaves the DICOM objects;
 ``run.json`` is written last (`m3node.jobs.answer.closing`), and without it a run is not done. They take and give paths
 and small values, and pixels stay in files.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
 from m3node import __version__
-from m3node.detectors.protocols import Detection, Detector
+from m3node.detectors.protocols import Detection, Detector, KeepsAttention
 from m3node.detectors.registry import load_detector
 from m3node.faults import fault_point
 from m3node.imaging.assemble import assemble
@@ -28,7 +29,8 @@ from m3node.m3.lesions import characterise
 from m3node.m3.method import M3Method
 from m3node.progress import Progress
 from m3node.rejection import Rejection
-from m3node.results.build import build_objects
+from m3node.results.attention.choice import choose_attention
+from m3node.results.build import DEFAULT_KINDS, build_objects
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.results.overlay import draw_overlay
@@ -36,11 +38,13 @@ from m3node.results.store import load_findings, save_findings
 from m3node.results.succession import assign_tracking, succeed
 from m3node.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 FINDINGS = "findings.json"
 OVERLAY = "overlay.png"
 
-RUN_KINDS = (ObjectKind.REPORT, ObjectKind.VOLUMES, ObjectKind.SEGMENTATION, ObjectKind.PRESENTATION)
-"""What every run builds; destinations may ask for more."""
+RUN_KINDS = DEFAULT_KINDS
+"""What every run builds, as far as there is something to show; destinations may ask for more."""
 
 
 def settings_digest(settings: Settings) -> str:
@@ -51,8 +55,16 @@ def settings_digest(settings: Settings) -> str:
 
 
 def make_detector(settings: Settings) -> Detector:
-    """Load the configured detector; a crop detector is made a whole one by the M3 method."""
+    """Load the configured detector; a crop detector is made a whole one by the M3 method.
+
+    With ``results.attention_map`` it is asked to keep its attention; one that cannot is used without.
+    """
     detector = load_detector(settings.detector)
+    if settings.results.attention_map:
+        if isinstance(detector, KeepsAttention):
+            detector.keep_attention = True
+        else:
+            _log.warning("detector %s cannot tell where it looked: no attention map", settings.detector.name)
     return detector if isinstance(detector, Detector) else M3Method(detector, settings.m3)
 
 
@@ -143,6 +155,7 @@ def look(
         tracking_uids=(),
         predecessors=(),
         rejection=None,
+        attention=choose_attention(detection.attention, lesions, region) if settings.results.attention_map else (),
     )
 
 

@@ -19,7 +19,7 @@ from m3node.progress import Progress
 from m3node.rejection import Rejection
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind
-from m3node.results.store import MASKS_FILE, save_findings
+from m3node.results.store import ATTENTION_FILE, MASKS_FILE, save_findings
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _record(folder: Path, rejection: Rejection) -> Path:
 def clear(folder: Path) -> None:
     """Remove what an earlier call left under the names that this one writes; everything else stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = {FINDINGS, MASKS_FILE, OVERLAY, RECORD, *(kind.file_name for kind in ObjectKind)}
+    names = {FINDINGS, MASKS_FILE, ATTENTION_FILE, OVERLAY, RECORD, *(kind.file_name for kind in ObjectKind)}
     for name in names:
         (folder / name).unlink(missing_ok=True)
 

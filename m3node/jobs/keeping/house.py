@@ -25,7 +25,7 @@ from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
-from m3node.results.store import MASKS_FILE
+from m3node.results.store import ATTENTION_FILE, MASKS_FILE
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ THOROUGH_SECONDS = 3600.0
 UNFINISHED_SECONDS = 3600.0
 """No file takes so long to be written."""
 
-REMOVABLE = frozenset({*(kind.file_name for kind in ObjectKind), MASKS_FILE, OVERLAY})
+REMOVABLE = frozenset({*(kind.file_name for kind in ObjectKind), MASKS_FILE, ATTENTION_FILE, OVERLAY})
 """Of a run's folder; ``findings.json`` and ``run.json`` stay."""
 
 
