@@ -86,8 +86,7 @@ def test_an_answer_without_a_lesion_is_valid(
     made: Manifest, program: Program, tmp_path: Path, outcome: Outcome
 ) -> None:
     findings = made_findings(manifest_geometry(made), manifest_key=made.key, lesions=())
-    if outcome is Outcome.NO_LIVER:
-        findings = without_liver(findings)
+    findings = without_liver(findings) if outcome is Outcome.NO_LIVER else with_attention(findings)
     findings = replace(findings, outcome=outcome, views_read=12)
     objects = build_objects(findings, made, tmp_path, Settings(), kinds=[*DEFAULT_KINDS, *ENHANCED])
     assert_valid(program, objects)
@@ -123,7 +122,7 @@ def test_objects_on_a_real_series_are_valid(test_data: Path, program: Program, t
         ellipsoid(geometry.shape, (10, 250, 150), (4, 12, 15)),
         ellipsoid(geometry.shape, (14, 300, 200), (3, 8, 8)),
     ]
-    findings = made_findings(geometry, manifest_key=manifest.key, lesions=masks)
+    findings = with_attention(made_findings(geometry, manifest_key=manifest.key, lesions=masks))
     objects = build_objects(findings, manifest, tmp_path, Settings())
     assert_valid(program, objects)
     assert_templates_valid(program, objects)
@@ -138,7 +137,8 @@ def test_objects_on_a_multiframe_series_are_valid_and_name_frames(
     n, rows, columns = geometry.shape
     mask = ellipsoid(geometry.shape, ((n - 1) / 2, rows * 0.4, columns * 0.3), (n, rows * 0.1, columns * 0.12))
     findings = made_findings(geometry, manifest_key=manifest.key, lesions=())
-    findings = assign_tracking(replace(findings, outcome=Outcome.LESIONS, lesions=(made_lesion(1, mask, geometry),)))
+    findings = replace(findings, outcome=Outcome.LESIONS, lesions=(made_lesion(1, mask, geometry),))
+    findings = with_attention(assign_tracking(findings))
     objects = build_objects(findings, manifest, tmp_path, Settings())
     assert_valid(program, objects)
     path = next(item.path for item in objects if item.kind is ObjectKind.SEGMENTATION)
@@ -153,7 +153,10 @@ def test_objects_on_a_multiframe_series_are_valid_and_name_frames(
     (group,) = groups(pydicom.dcmread(next(item.path for item in objects if item.kind is ObjectKind.REPORT)))
     image = only(group, "111030").ContentSequence[0].ReferencedSOPSequence[0]
     assert image.ReferencedSOPInstanceUID == manifest.instances[0].sop_instance_uid
-    assert image.ReferencedFrameNumber == manifest.slices[findings.lesions[0].key_slice].frame + 1
+    number = manifest.slices[findings.lesions[0].key_slice].frame + 1
+    assert image.ReferencedFrameNumber == number
+    capture = pydicom.dcmread(next(item.path for item in objects if item.kind is ObjectKind.ATTENTION_CAPTURE))
+    assert [item.ReferencedFrameNumber for item in capture.SourceImageSequence] == [number]
 
 
 def test_the_validators_would_see_an_error(made: Manifest, program: Program, tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from m3node.detectors.protocols import Box2D, Candidate, Detection, DetectorIdentity, ScoreKind, SliceBox
+from m3node.detectors.protocols import (
+    AttentionGrid,
+    Box2D,
+    Candidate,
+    Detection,
+    DetectorIdentity,
+    ScoreKind,
+    SliceAttention,
+    SliceBox,
+)
 from m3node.imaging.mask import VoxelMask
 from m3node.imaging.volume import CTVolume
 from m3node.liver.region import LiverRegion
@@ -30,6 +39,7 @@ class QuickDetector:
     """Finds one block of liver tissue in the slice that holds most of it."""
 
     identity = DetectorIdentity("quick", "1", "Finds what is not there; for tests only.")
+    keep_attention = False
 
     @classmethod
     def from_settings(cls, settings: DetectorSettings) -> QuickDetector:
@@ -56,7 +66,14 @@ class QuickDetector:
         box = Box2D(float(r0), float(c0), float(r0 + height), float(c0 + width))
         boxes = (SliceBox(slice_index=k, box=box, score=1.0, votes=1, views=1),)
         candidate = Candidate(boxes=boxes, score=1.0, score_kind=ScoreKind.PROBABILITY, mask=mask)
-        return Detection(candidates=(candidate,), views_total=1, views_read=1)
+        attention = (SliceAttention(k, _grid(tissue.shape), box, padding=0.1),) if self.keep_attention else ()
+        return Detection(candidates=(candidate,), views_total=1, views_read=1, attention=attention)
+
+
+def _grid(shape: tuple[int, int, int]) -> AttentionGrid:
+    """Attention that grows from corner to corner of the slice."""
+    values = np.linspace(0.0, 0.004, 64, dtype=np.float32).reshape(8, 8)
+    return AttentionGrid(values, Box2D(0.0, 0.0, float(shape[1]), float(shape[2])))
 
 
 def _note_steps(path: Path) -> None:

@@ -21,7 +21,7 @@ from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Findings, Outcome, PredecessorReport
 from m3node.results.store import load_findings, save_findings
 from m3node.results.uids import run_digest
-from made_findings import made_findings, without_liver
+from made_findings import made_findings, with_attention, without_liver
 
 GEOMETRY = axial_geometry((12, 40, 50), (2.5, 0.8, 0.7), origin=(-20.0, -30.0, 100.0))
 
@@ -55,6 +55,44 @@ def test_findings_come_back_equal_in_every_number_and_voxel(tmp_path: Path) -> N
             now.votes,
             now.views,
         )
+
+
+def test_attention_comes_back_cell_by_cell(tmp_path: Path) -> None:
+    findings = with_attention(made_findings(GEOMETRY))
+    save_findings(findings, tmp_path)
+    read = load_findings(tmp_path)
+    assert len(read.attention) == 2
+    for was, now in zip(findings.attention, read.attention, strict=True):
+        assert np.array_equal(was.grid.values, now.grid.values)
+        assert now.grid.values.dtype == np.float32
+        assert (was.slice_index, was.lesion, was.padding, was.box, was.grid.area) == (
+            now.slice_index,
+            now.lesion,
+            now.padding,
+            now.box,
+            now.grid.area,
+        )
+    assert run_digest(read) == run_digest(findings)
+    assert load_findings(tmp_path, masks=False).attention == ()
+
+
+def test_attention_of_an_interrupted_run_is_replaced_or_goes(tmp_path: Path) -> None:
+    (tmp_path / "attention.npz").write_bytes(b"half a file")
+    save_findings(made_findings(GEOMETRY), tmp_path)
+    assert not (tmp_path / "attention.npz").exists()
+    assert load_findings(tmp_path).attention == ()
+
+
+def test_findings_of_a_release_without_attention_are_read(tmp_path: Path) -> None:
+    findings = made_findings(GEOMETRY)
+    save_findings(findings, tmp_path)
+    path = tmp_path / "findings.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["attention"], document["attention_sha256"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    read = load_findings(tmp_path)
+    assert read.attention == ()
+    assert run_digest(read) == run_digest(findings)
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, max_side=9)))
@@ -123,10 +161,11 @@ def test_the_file_is_plain_json_that_a_person_can_read(tmp_path: Path) -> None:
         ("findings.json", b"{", "damaged"),
         ("findings.json", b"[]", "damaged"),
         ("masks.npz", b"other bytes", "SHA-256"),
+        ("attention.npz", b"other bytes", "SHA-256"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path, name: str, content: bytes, says: str) -> None:
-    save_findings(made_findings(GEOMETRY), tmp_path)
+    save_findings(with_attention(made_findings(GEOMETRY)), tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ResultError, match=says) as caught:
         load_findings(tmp_path)

@@ -15,16 +15,22 @@ from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
 from m3node.liver.region import LiverSource
 from m3node.m3.lesion import Lesion
-from m3node.results.findings import Findings, Outcome, PredecessorReport
+from m3node.results.findings import Findings, KeyAttention, Outcome, PredecessorReport
 from m3node.results.objects import ObjectKind
 from m3node.results.uids import derived_uid, instance_uid, mask_digest, run_digest, series_uid
-from made_findings import ellipsoid, made_findings
+from made_findings import ellipsoid, made_findings, with_attention
 
 GEOMETRY = axial_geometry((10, 30, 40), (2.5, 0.8, 0.7))
 
 
 def remeasured(lesion: Lesion) -> Lesion:
     return replace(lesion, measurements=replace(lesion.measurements, hu_mean=lesion.measurements.hu_mean + 0.5))
+
+
+def heated(item: KeyAttention) -> KeyAttention:
+    values = item.grid.values.copy()
+    values[0, 0] += 1e-6
+    return replace(item, grid=replace(item.grid, values=values))
 
 
 CHANGES: dict[str, Callable[[Findings], Findings]] = {
@@ -48,12 +54,15 @@ CHANGES: dict[str, Callable[[Findings], Findings]] = {
         f, lesions=(replace(f.lesions[0], mask=ellipsoid(GEOMETRY.shape, (5, 5, 5), (1, 1, 1))), *f.lesions[1:])
     ),
     "predecessors": lambda f: replace(f, predecessors=(PredecessorReport("1", "2", "3", "4"),)),
+    "attention": lambda f: replace(f, attention=()),
+    "a cell of attention": lambda f: replace(f, attention=(heated(f.attention[0]), *f.attention[1:])),
+    "whose attention": lambda f: replace(f, attention=(replace(f.attention[0], lesion=None), *f.attention[1:])),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_another_answer_has_another_uid(what: str) -> None:
-    findings = made_findings(GEOMETRY)
+    findings = with_attention(made_findings(GEOMETRY))
     assert run_digest(CHANGES[what](findings)) != run_digest(findings)
 
 
