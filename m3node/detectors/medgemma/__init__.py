@@ -2,3 +2,7 @@
 
 Needs the extra ``medgemma`` (torch, transformers).
 """
+
+from m3node.detectors.medgemma.detector import MedGemmaDetector
+
+__all__ = ["MedGemmaDetector"]
