@@ -18,6 +18,7 @@ from m3node.detectors.protocols import (
     CropDetector,
     Detection,
     DetectorIdentity,
+    SliceAttention,
     View,
     ViewResult,
 )
@@ -27,8 +28,8 @@ from m3node.imaging.volume import CTVolume
 from m3node.liver.region import LiverRegion
 from m3node.m3.linking import Chain, chain_score, extend, link, open_slices
 from m3node.m3.nms import FusedBox, fuse
-from m3node.m3.projection import Frame, ProjectedBox, project, share_inside
-from m3node.m3.views import envelope_views, focus_views, viewed_slices
+from m3node.m3.projection import Frame, ProjectedBox, project, project_attention, share_inside
+from m3node.m3.views import envelope_views, focus_views, viewed_slices, whole_views
 from m3node.progress import Progress
 from m3node.settings import M3Settings
 
@@ -39,13 +40,15 @@ _KEPT_FAILURES = 20
 
 @dataclass(slots=True)
 class _Reading:
-    """What has been read so far."""
+    """What has been read so far, in the first look or in the second, which shows lesions' surroundings only."""
 
+    second: bool = False
     views: int = 0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     frames: dict[int, list[Frame]] = field(default_factory=lambda: defaultdict(list))
     boxes: dict[int, list[ProjectedBox]] = field(default_factory=lambda: defaultdict(list))
+    attention: list[SliceAttention] = field(default_factory=list)
 
 
 class M3Method:
@@ -83,14 +86,19 @@ class M3Method:
         slices = viewed_slices(region.envelope, geometry)
         reading = _Reading()
 
-        first = envelope_views(volume, region, slices, settings.paddings)
-        total = len(slices) * len(settings.paddings)
+        if settings.views == "slices":
+            first, total = whole_views(volume, region, slices), len(slices)
+        else:
+            first = envelope_views(volume, region, slices, settings.paddings)
+            total = len(slices) * len(settings.paddings)
         self._read(first, total, "looking", reading, volume, region, progress)
         strong, weak = self._fused(reading, slices)
         chains = link(strong, slice_mm=slice_mm, gap_mm=gap_mm)
 
         again = [target for chain in chains for target in open_slices(chain, slice_mm=slice_mm, slices=slices)]
-        second = _Reading(views=reading.views)
+        if settings.views == "slices":
+            again = []  # a second look is at crops, which are what whole slices are compared with
+        second = _Reading(second=True, views=reading.views)
         self._read(focus_views(volume, region, again), len(again), "looking again", second, volume, region, progress)
         for k, boxes in self._fused_again(second).items():
             weak[k] = [*weak.get(k, []), *boxes]
@@ -104,6 +112,7 @@ class M3Method:
             views_total=second.views,
             views_read=second.views - failed,
             failures=tuple((reading.failures + second.failures)[:_KEPT_FAILURES]),
+            attention=tuple(sorted(reading.attention + second.attention, key=lambda kept: kept.slice_index)),
         )
 
     def _read(  # noqa: PLR0917 - private, and every argument is another stage's
@@ -143,6 +152,9 @@ class M3Method:
                 reading.failures.append(f"slice {frame.slice_index}: {result.failure}")
             return
         reading.frames[frame.slice_index].append(frame)
+        # A second look's whole answer tells of a lesion's surroundings, not of where in the liver the model looked.
+        if result.attention is not None and not reading.second:
+            reading.attention.append(project_attention(frame, result.attention, None))
         for found in result.boxes:
             projected = project(frame, found)
             if projected is None:
@@ -150,6 +162,8 @@ class M3Method:
                 continue
             if share_inside(projected.box, region.envelope, frame.slice_index) >= self._settings.min_envelope_overlap:
                 reading.boxes[frame.slice_index].append(projected)
+                if found.attention is not None:
+                    reading.attention.append(project_attention(frame, found.attention, projected.box))
 
     def _fused(
         self, reading: _Reading, slices: Sequence[int]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3node.detectors.protocols import Box2D, View, ViewBox
+from m3node.detectors.protocols import AttentionGrid, Box2D, SliceAttention, View, ViewBox
 from m3node.imaging.mask import BoolArray, VoxelMask
 
 
@@ -23,17 +23,21 @@ class Frame:
         ``k``.
     box : Box2D
         The crop in the volume's rows and columns.
+    padding : float
+        The view's.
     """
 
     number: int
     slice_index: int
     box: Box2D
+    padding: float = 0.0
 
     @classmethod
     def of(cls, view: View, number: int) -> Frame:
         """Remember a view."""
         (r0, c0), (rows, columns) = view.origin, view.hu.shape
-        return cls(number=number, slice_index=view.slice_index, box=Box2D(r0, c0, r0 + rows, c0 + columns))
+        box = Box2D(r0, c0, r0 + rows, c0 + columns)
+        return cls(number=number, slice_index=view.slice_index, box=box, padding=view.padding)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +93,19 @@ def project(frame: Frame, found: ViewBox) -> ProjectedBox | None:
         box=moved,
         score=found.score,
         mask=_plane_mask(found.mask, (int(r), int(c))),
+    )
+
+
+def project_attention(frame: Frame, grid: AttentionGrid, box: Box2D | None) -> SliceAttention:
+    """Move a view's attention into the volume; ``box``, of the volume already, is the one whose words looked there."""
+    r, c, area = frame.box.r0, frame.box.c0, grid.area
+    return SliceAttention(
+        slice_index=frame.slice_index,
+        grid=AttentionGrid(
+            values=grid.values, area=Box2D(r0=area.r0 + r, c0=area.c0 + c, r1=area.r1 + r, c1=area.c1 + c)
+        ),
+        box=box,
+        padding=frame.padding,
     )
 
 

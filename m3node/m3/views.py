@@ -46,6 +46,13 @@ def envelope_views(
             yield make_view(volume, region, k, _padded(plane, padding, volume.geometry), padding)
 
 
+def whole_views(volume: CTVolume, region: LiverRegion, slices: Sequence[int]) -> Iterator[View]:
+    """Give each slice whole, once: what a detector sees without the method, for comparison."""
+    _, rows, columns = volume.geometry.shape
+    for k in slices:
+        yield make_view(volume, region, k, ((0, rows), (0, columns)), 0.0, whole=True)
+
+
 def focus_views(volume: CTVolume, region: LiverRegion, targets: Sequence[tuple[int, Box2D]]) -> Iterator[View]:
     """Give one crop for each (slice, box) that a lesion may continue to: the box's surroundings, closer up."""
     _, dr, dc = volume.geometry.spacing
@@ -61,8 +68,10 @@ def focus_views(volume: CTVolume, region: LiverRegion, targets: Sequence[tuple[i
         yield make_view(volume, region, k, (spans[0], spans[1]), 0.0)
 
 
-def make_view(volume: CTVolume, region: LiverRegion, k: int, bounds: Bounds2D, padding: float) -> View:
-    """Crop one slice to half-open bounds in rows and columns."""
+def make_view(
+    volume: CTVolume, region: LiverRegion, k: int, bounds: Bounds2D, padding: float, *, whole: bool = False
+) -> View:
+    """Crop one slice to half-open bounds in rows and columns; ``whole`` says that they are the slice's own."""
     (r0, r1), (c0, c1) = bounds
     extent = ((k, k + 1), (r0, r1), (c0, c1))
     envelope: BoolArray = region.envelope.within(extent)[0]
@@ -75,6 +84,7 @@ def make_view(volume: CTVolume, region: LiverRegion, k: int, bounds: Bounds2D, p
         origin=(r0, c0),
         spacing=volume.geometry.spacing[1:],
         padding=padding,
+        whole=whole,
     )
 
 

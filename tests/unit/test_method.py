@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 
 from m3node.detectors.protocols import (
+    AttentionGrid,
     Box2D,
     CropDetector,
     Detector,
@@ -274,6 +275,64 @@ def test_a_view_that_fails_in_the_second_look_is_counted_too(volume: CTVolume, r
     detection = M3Method(BoxOnly(mute_when_asked_again), SETTINGS).find(volume, region, quiet)
     assert (detection.views_total, detection.views_read) == (40, 36)
     assert detection.failures == tuple(f"slice {k}: no answer" for k in (3, 11, 5, 11))
+
+
+def test_whole_slices_are_each_shown_once_and_nothing_is_looked_at_again(volume: CTVolume, region: LiverRegion) -> None:
+    shown: list[View] = []
+
+    def noted(view: View, result: ViewResult) -> ViewResult:
+        shown.append(view)
+        return result
+
+    detection = M3Method(BoxOnly(noted), M3Settings(views="slices")).find(volume, region, quiet)
+    assert [(view.slice_index, view.hu.shape, view.origin, view.whole) for view in shown] == [
+        (k, SHAPE[1:], (0, 0), True) for k in range(2, 14)
+    ]
+    assert detection.views_total == 12
+    assert len(detection.candidates) == 2
+    assert {(box.votes, box.views) for box in detection.candidates[0].boxes} == {(1, 1)}
+
+
+def test_crops_are_not_whole_slices(volume: CTVolume, region: LiverRegion) -> None:
+    whole: set[bool] = set()
+
+    def noted(view: View, result: ViewResult) -> ViewResult:
+        whole.add(view.whole)
+        return result
+
+    M3Method(BoxOnly(noted), SETTINGS).find(volume, region, quiet)
+    assert whole == {False}
+
+
+def test_attention_is_carried_to_the_slice_with_its_box(volume: CTVolume, region: LiverRegion) -> None:
+    shown: list[View] = []
+
+    def attentive(view: View, result: ViewResult) -> ViewResult:
+        shown.append(view)
+        # The grid of a view reaches beyond it, as a square around it does, and says which view it is of.
+        area = Box2D(-5.0, 0.0, view.hu.shape[0] + 5.0, view.hu.shape[1])
+        grid = AttentionGrid(values=np.full((2, 2), len(shown) / 1000, dtype=np.float32), area=area)
+        boxes = tuple(replace(box, attention=grid) for box in result.boxes)
+        return ViewResult(boxes=boxes, attention=grid)
+
+    attention = M3Method(BoxOnly(attentive), SETTINGS).find(volume, region, quiet).attention
+    for kept in attention:
+        view = shown[round(float(kept.grid.values[0, 0]) * 1000) - 1]
+        (r, c), (rows, columns) = view.origin, view.hu.shape
+        assert (kept.slice_index, kept.padding) == (view.slice_index, view.padding)
+        assert kept.grid.area == Box2D(r - 5.0, c, r + rows + 5.0, c + columns)
+        if kept.box is not None:
+            assert kept.grid.area.r0 <= kept.box.r0 < kept.box.r1 <= kept.grid.area.r1
+            assert kept.box.c1 <= 100  # boxes outside the envelope are no finding, and their attention is not kept
+    assert [kept.slice_index for kept in attention] == sorted(kept.slice_index for kept in attention)
+    # Whole answers of the first look only: a second one is at a lesion's surroundings.
+    assert sum(kept.box is None for kept in attention) == 36
+    assert {kept.padding for kept in attention if kept.box is None} == set(SETTINGS.paddings)
+    assert any(kept.padding == 0.0 for kept in attention if kept.box is not None)
+
+
+def test_a_detector_without_attention_is_used_without(volume: CTVolume, region: LiverRegion) -> None:
+    assert M3Method(BoxOnly(), SETTINGS).find(volume, region, quiet).attention == ()
 
 
 def test_the_methods_parameters_are_part_of_the_identity() -> None:
