@@ -32,12 +32,18 @@ def add_parser(subparsers: Any) -> None:
             "m3node run /media/cdrom --out results",
             "m3node run series.zip --out results --json",
             "m3node run ct.nii.gz --liver-mask liver.nii.gz --out results",
+            "m3node run series/ --model google/medgemma-1.5-4b-it --attention-map --out results",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("input", type=Path, metavar="INPUT", help="folder, ZIP, DICOM file, or NIfTI volume")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; made when absent")
     parser.add_argument("--detector", metavar="NAME", help="detector to use (default: the settings', contrast)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="model of the detector medgemma, which it chooses: hub name, folder, or 'test' for the small test model",
+    )
     parser.add_argument("--liver-mask", type=Path, metavar="FILE", help="NIfTI liver mask of a NIfTI volume")
     parser.add_argument(
         "--attention-map",
@@ -57,8 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.input.exists():
         raise ConfigError(f"there is no input {arguments.input}")
+    if arguments.model is not None and arguments.detector not in {None, "medgemma"}:
+        raise ConfigError(f"--model goes with the detector medgemma; {arguments.detector} has none to choose")
     flags = {
-        "detector.name": arguments.detector,
+        "detector.name": arguments.detector or (arguments.model and "medgemma"),
+        "detector.medgemma.model": arguments.model,
         "eligibility.min_slices": arguments.min_slices,
         "results.attention_map": arguments.attention_map or None,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from m3node.cli import main
+from m3node.settings import Settings
 
 
 @pytest.mark.parametrize("command", ["run", "demo"])
@@ -37,3 +38,36 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path, capsys:
     odd.write_text("no DICOM")
     assert main(["run", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 3
     assert "scan[/bold] [red]x is not a DICOM file [not-dicom]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen"),
+    [
+        ([], ("contrast", "google/medgemma-1.5-4b-it")),
+        (["--model", "test"], ("medgemma", "test")),
+        (["--model", "/models/own", "--detector", "medgemma"], ("medgemma", "/models/own")),
+        (["--detector", "medgemma"], ("medgemma", "google/medgemma-1.5-4b-it")),
+    ],
+)
+def test_a_model_chooses_the_detector_that_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], chosen: tuple[str, str]
+) -> None:
+    used: list[Settings] = []
+
+    def noted(_input: Path, _out: Path, settings: Settings, _progress: object) -> None:
+        used.append(settings)
+        raise OSError(28, "enough seen", "")
+
+    monkeypatch.setattr("m3node.jobs.inputs.dicom.process_input", noted)
+    main(["run", str(tmp_path), "--out", str(tmp_path / "out"), *flags])
+    (settings,) = used
+    assert (settings.detector.name, settings.detector.medgemma.model) == chosen
+
+
+def test_a_model_for_a_detector_that_has_none_is_wrong_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["run", str(tmp_path), "--out", str(tmp_path / "out"), "--model", "test", "--detector", "contrast"]) == 2
+    )
+    assert "--model goes with the detector medgemma" in capsys.readouterr().err

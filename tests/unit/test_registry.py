@@ -56,7 +56,7 @@ def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
         "not-one = other_detectors:NotOne\n"
         "bare = other_detectors:Bare\n"
         "contrast = other_detectors:Elsewhere\n"
-        "medgemma = other_detectors:Hungry\n"
+        "hungry = other_detectors:Hungry\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
@@ -84,9 +84,9 @@ def test_a_missing_module_is_named() -> None:
 
 @pytest.mark.usefixtures("other_package")
 def test_for_an_extra_of_ours_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m3node.detectors.registry._own_extras", lambda: ("medgemma",))
-    with pytest.raises(ConfigError, match=r"surely_absent_module.*pip install 'm3node\[medgemma\]'"):
-        load_detector(DetectorSettings(name="medgemma"))
+    monkeypatch.setattr("m3node.detectors.registry._own_extras", lambda: ("hungry",))
+    with pytest.raises(ConfigError, match=r"surely_absent_module.*pip install 'm3node\[hungry\]'"):
+        load_detector(DetectorSettings(name="hungry"))
 
 
 @pytest.mark.usefixtures("other_package")
