@@ -10,7 +10,7 @@ from m3node.detectors.protocols import Box2D, SliceAttention
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
 from m3node.m3.lesion import Lesion
-from m3node.results.attention.choice import choose_attention, largest_slice
+from m3node.results.attention.choice import MAX_LESIONS, choose_attention, largest_slice
 from made_findings import ellipsoid, made_findings, made_grid
 
 GEOMETRY = axial_geometry((12, 60, 60), (2.5, 0.8, 0.8))
@@ -92,3 +92,9 @@ def test_there_is_nothing_to_show_without_attention_or_without_a_liver() -> None
     assert choose_attention([kept(3, None)], [], None) == ()
     empty = replace(region, parenchyma=VoxelMask.from_full(np.zeros(GEOMETRY.shape, dtype=np.bool_)))
     assert choose_attention([kept(3, None)], [], empty) == ()
+
+
+def test_a_flood_of_lesions_does_not_become_a_flood_of_frames() -> None:
+    lesions = [replace(FINDINGS.lesions[0], number=number) for number in range(MAX_LESIONS + 10, 0, -1)]
+    chosen = choose_attention([kept(lesions[0].key_slice, None)], lesions, FINDINGS.region)
+    assert [item.lesion for item in chosen] == list(range(1, MAX_LESIONS + 1))

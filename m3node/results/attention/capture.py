@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import numpy.typing as npt
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -64,7 +67,7 @@ def build_capture(job: Job) -> bytes:
     sop.TimeOfSecondaryCapture = when.strftime("%H%M%S.%f")
     titles = "; ".join(f"{number}: {title(item, job.findings)}" for number, item in enumerate(shown, start=1))
     sop.ImageComments = plain(f"{ATTENTION_NOTICE} {NOT_FOR_CLINICAL_USE} Frames: {titles}.", 10240)
-    _add_pixels(sop, np.stack(pictures))
+    _add_pixels(sop, pictures)
     _add_source(sop, job)
     refer_to_reports(sop, job)
     refer_in_common(sop, job)
@@ -80,8 +83,12 @@ def _planes(job: Job) -> dict[int, HUArray]:
     return dict(zip(slices, hu, strict=True))
 
 
-def _add_pixels(sop: Dataset, frames: np.ndarray) -> None:
-    sop.NumberOfFrames, sop.Rows, sop.Columns, sop.SamplesPerPixel = frames.shape
+def _add_pixels(sop: Dataset, pictures: Iterable[npt.NDArray[np.uint8]]) -> None:
+    frames: list[bytes] = []
+    for picture in pictures:
+        sop.Rows, sop.Columns, sop.SamplesPerPixel = picture.shape
+        frames.append(picture.tobytes())
+    sop.NumberOfFrames = len(frames)
     sop.PhotometricInterpretation = "RGB"
     sop.PlanarConfiguration = 0
     sop.BitsAllocated = sop.BitsStored = 8
@@ -94,8 +101,8 @@ def _add_pixels(sop: Dataset, frames: np.ndarray) -> None:
     if len(frames) > 1:
         sop.FrameIncrementPointer = _PAGE_NUMBER_VECTOR
         sop.PageNumberVector = list(range(1, len(frames) + 1))
-    pixels = frames.tobytes()
-    sop.PixelData = pixels + b"\0" * (len(pixels) % 2)
+    padding = sum(map(len, frames)) % 2
+    sop.PixelData = b"".join([*frames, b"\0" * padding])
     sop["PixelData"].VR = "OB"
 
 

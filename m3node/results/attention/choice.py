@@ -10,6 +10,9 @@ from m3node.m3.lesion import Lesion
 from m3node.m3.nms import iou
 from m3node.results.findings import KeyAttention
 
+MAX_LESIONS = 50
+"""A frame of each takes 1.7 MB in the capture and 1 MB in the map, and several times that while they are built."""
+
 
 def choose_attention(
     kept: Sequence[SliceAttention], lesions: Sequence[Lesion], region: LiverRegion | None
@@ -32,11 +35,13 @@ def choose_attention(
     Returns
     -------
     tuple of KeyAttention
-        By slice, then by lesion. A lesion whose key slice has no attention has none.
+        By slice, then by lesion; of the best ``MAX_LESIONS`` lesions at most. A lesion whose key slice has no
+        attention has none.
     """
     if not lesions:
         return _of_largest(kept, region)
-    chosen = (_of_lesion([item for item in kept if item.slice_index == lesion.key_slice], lesion) for lesion in lesions)
+    best = sorted(lesions, key=lambda lesion: lesion.number)[:MAX_LESIONS]
+    chosen = (_of_lesion([item for item in kept if item.slice_index == lesion.key_slice], lesion) for lesion in best)
     shown = [item for item in chosen if item is not None]
     return tuple(sorted(shown, key=lambda item: (item.slice_index, item.lesion or 0)))
 

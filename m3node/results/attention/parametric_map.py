@@ -7,7 +7,6 @@ around one slice by highdicom, as the SEG is; the frames are added here.
 
 from __future__ import annotations
 
-import numpy as np
 from highdicom import VOILUTTransformation
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.pm import ParametricMap, RealWorldValueMapping
@@ -36,7 +35,6 @@ _EXPLANATION = "Share of model attention per image token (0 to 1)"
 def build_attention_map(job: Job) -> bytes:
     """Build the map: one frame for each `KeyAttention`, in their order."""
     shown = job.findings.attention
-    planes = [_plane(item, job.source.shape) for item in shown]
     peak = float(max(item.grid.values.max() for item in shown))
     window = VOILUTTransformation(
         window_center=peak / 2,
@@ -46,7 +44,7 @@ def build_attention_map(job: Job) -> bytes:
     )
     sop = ParametricMap(
         source_images=[job.source.slice_image(shown[0].slice_index)],
-        pixel_array=planes[0],
+        pixel_array=_plane(shown[0], job.source.shape),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping()],
         voi_lut_transformations=[window],
@@ -59,7 +57,7 @@ def build_attention_map(job: Job) -> bytes:
         ],
         **job.attributes(ObjectKind.ATTENTION_MAP),
     )
-    _add_frames(sop, job, planes)
+    _add_frames(sop, job)
     # Without a body part Laterality would be required (PS3.3 C.7.3.1, type 2C).
     sop.BodyPartExamined = "LIVER"
     refer_to_reports(sop, job)
@@ -84,7 +82,7 @@ def _mapping() -> RealWorldValueMapping:
     )
 
 
-def _add_frames(sop: ParametricMap, job: Job, planes: list[Float32Array]) -> None:
+def _add_frames(sop: ParametricMap, job: Job) -> None:
     organization = derived_uid("dimension organization", "attention", job.digest)
     identification = Dataset()
     identification.DimensionOrganizationUID = organization
@@ -109,7 +107,9 @@ def _add_frames(sop: ParametricMap, job: Job, planes: list[Float32Array]) -> Non
     groups = [_group(job, item, [ranks[item.slice_index], (item.lesion or 0) + 1]) for item in job.findings.attention]
     sop.PerFrameFunctionalGroupsSequence = groups
     sop.NumberOfFrames = len(groups)
-    sop.FloatPixelData = np.stack(planes).astype("<f4").tobytes()
+    sop.FloatPixelData = b"".join(
+        _plane(item, job.source.shape).astype("<f4").tobytes() for item in job.findings.attention
+    )
 
 
 def _dimension(organization: str, keyword: str, group: str, label: str) -> Dataset:

@@ -5,7 +5,7 @@ Plain and mapped stand side by side, because a map hides what it lies on. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,7 @@ class ShownSlice:
 
 def draw_attention(
     shown: Sequence[ShownSlice], findings: Findings, geometry: PatientGeometry
-) -> list[npt.NDArray[np.uint8]]:
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Draw one picture for each shown slice; all have the same size and show the same part of the body.
 
     Parameters
@@ -63,14 +63,14 @@ def draw_attention(
     geometry : PatientGeometry
         Of the volume.
 
-    Returns
-    -------
-    list of ndarray of uint8, shape (rows, columns, 3)
+    Yields
+    ------
+    ndarray of uint8, shape (rows, columns, 3)
     """
     display = Display.of(geometry)
     extent = common_extent([display.turn(item.hu) for item in shown], display.spacing)
     crop = Crop(display, extent, TILE_WIDTH)
-    return [_picture(item, findings, geometry, crop) for item in shown]
+    return (_picture(item, findings, geometry, crop) for item in shown)
 
 
 def title(item: KeyAttention, findings: Findings) -> str:
@@ -143,12 +143,13 @@ def _draw_words(draw: ImageDraw.ImageDraw, shown: KeyAttention, findings: Findin
     detector = findings.detector
     total = float(shown.grid.values.sum())
     what = "the words of one box" if shown.box is not None else "its whole answer"
+    reach = f"all {shown.grid.values.size} image tokens together {_percent(total, total)}"
     lines = (
         (f"Model attention. {title(shown, findings)}.", font_of(22), WHITE),
         (f"Model: {detector.name} {detector.version}. {detector.description}", font_of(14), GREY),
         (
-            f"Attention of the language model to the image while it wrote {what}; "
-            f"view padded by {shown.padding * 100:.0f} %; all {shown.grid.values.size} image tokens together {_percent(total, total)}.",
+            f"Attention of the language model to the image while it wrote {what}; {reach}; "
+            f"view padded by {shown.padding * 100:.0f} %.",
             font_of(14),
             GREY,
         ),
