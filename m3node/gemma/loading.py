@@ -1,58 +1,96 @@
-"""Loads a model by its hub name or from a folder, without the network when it is on disk."""
+"""Loads a model by its hub name or from a folder, without the network when it is on disk; once in a process."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from transformers import AutoConfig, AutoTokenizer, Gemma3ForConditionalGeneration
+from transformers import AutoConfig, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers.utils import logging as library_log
 
 from m3node.errors import ConfigError
+from m3node.gemma.files import TEST_FOLDER, TEST_MODEL, first_line, model_folder, weight_files, weights_digest
 from m3node.gemma.model import GemmaModel, ModelIdentity
-from m3node.gemma.profile import load_profile, profile_for
-from m3node.gemma.sizes import sizes_of
+from m3node.gemma.profile import ModelProfile, load_profile, profile_for
+from m3node.gemma.sizes import ModelSizes, sizes_of
 from m3node.settings import ModelSettings
+
+__all__ = ["TEST_MODEL", "load_model", "model_folder", "weights_digest"]
 
 _log = logging.getLogger(__name__)
 
-TEST_MODEL = "test"
-_WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja")
+_loaded: weakref.WeakValueDictionary[tuple[Any, ...], GemmaModel] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
 
 
 def load_model(settings: ModelSettings) -> GemmaModel:
     """Load the model that the settings name.
+
+    As long as somebody holds it, the same settings and files give the same object: weights of 8 GB are in the memory of
+    a process once, whichever detectors and questions use them.
 
     Raises
     ------
     ConfigError
         It is not there, not to be had, of another kind, or the device is missing; the message says what to do.
     """
-    folder, revision = model_folder(settings)
     profile = load_profile(settings.profile) if settings.profile else profile_for(settings.model)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
+    folder, revision = model_folder(settings)
+    key = (settings.model, revision, settings.profile, str(device), dtype, _stamps(folder))
+    with _loading:
+        model = _loaded.get(key)
+        if model is None:
+            model = _loaded[key] = _load(
+                settings, profile, folder=folder, revision=revision, device=device, dtype=dtype
+            )
+    return model
+
+
+def _load(
+    settings: ModelSettings,
+    profile: ModelProfile,
+    *,
+    folder: Path,
+    revision: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> GemmaModel:
+    began = time.monotonic()
+    _log.info("loading the model %s to %s as %s", settings.model, device, _name(dtype))
+    if dtype is torch.bfloat16 and device.type == "cpu":
+        _log.warning("bfloat16 on a CPU is many times slower than float32 where the CPU has no instructions for it")
+    _keep_quiet()
+    # The digest reads the same files at the same time: the disk gives them once.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:
+        digest = pool.submit(weights_digest, folder)
+        network, tokenizer, sizes = _read(settings.model, folder, dtype)
+        weights = digest.result()
+    # Without this, a copy of the test model under another's profile would sign reports with that one's name.
+    if not profile.is_test_model and TEST_FOLDER.is_dir() and weights == weights_digest(TEST_FOLDER):
+        raise ConfigError(f"these weights are the test model's; leave detector.medgemma.profile out, or {TEST_MODEL!r}")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        sizes = sizes_of(config)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        network: Any = Gemma3ForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=dtype, attn_implementation="sdpa"
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"the model {settings.model!r} cannot be loaded from {folder}: {error}") from error
-    network.to(device).eval().requires_grad_(False)
-    name = settings.model if not Path(settings.model).is_dir() else folder.name
+        network.to(device).eval().requires_grad_(False)
+    except RuntimeError as error:  # out of memory too
+        raise ConfigError(
+            f"the model {settings.model!r} cannot be brought to {device}: {first_line(error)}; free its memory, or "
+            'name another one (detector.medgemma.device; "cpu" always works, slowly)'
+        ) from error
+    name = folder.resolve().name if not revision else settings.model
     identity = ModelIdentity(
         name=profile.label if settings.model == TEST_MODEL else name,
         revision=revision,
-        weights=weights_digest(folder),
+        weights=weights,
         is_test_model=profile.is_test_model,
     )
+    _log.info("loaded %s in %.1f s, weights sha256:%s", identity.name, time.monotonic() - began, weights)
     return GemmaModel(
         network=network,
         tokenizer=tokenizer,
@@ -64,53 +102,77 @@ def load_model(settings: ModelSettings) -> GemmaModel:
     )
 
 
-def model_folder(settings: ModelSettings) -> tuple[Path, str]:
-    """Return where the model's files lie, and the hub's commit; fetched only when they are not on disk yet."""
-    own = Path(settings.model)
-    if settings.model == TEST_MODEL:
-        return Path(__file__).parent / "test_model", ""
-    if own.is_dir():
-        return own, ""
-    wanted: dict[str, Any] = {"revision": settings.revision or None, "allow_patterns": _WANTED}
+def _read(name: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any, ModelSizes]:
+    """Read config, tokenizer and weights; no code that lies beside them is run, and no pickle opened."""
+    here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        folder = Path(snapshot_download(settings.model, local_files_only=True, **wanted))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        folder = _fetch(settings, wanted)
-    return folder, folder.name
-
-
-def _fetch(settings: ModelSettings, wanted: dict[str, Any]) -> Path:
-    _log.info("fetching the model %s", settings.model)
-    hint = (
-        f"accept its licence at https://huggingface.co/{settings.model}, then set HF_TOKEN or run 'hf auth login'; "
-        "or copy its files into a folder and name that (detector.medgemma.model)"
-    )
+        config = AutoConfig.from_pretrained(folder, **here)
+    except Exception as error:
+        raise ConfigError(f"the model {name!r} has no config that can be read: {first_line(error)}") from error
+    if not isinstance(config, Gemma3Config):
+        raise ConfigError(
+            f"the model {name!r} is of the kind {config.model_type!r}: only Gemma3 with a vision encoder can be used, "
+            "such as google/medgemma-1.5-4b-it"
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise ConfigError(f"the model {name!r} is quantised, which is not supported: take the unquantised one")
+    sizes = sizes_of(config)
     try:
-        return Path(snapshot_download(settings.model, **wanted))
-    except GatedRepoError as error:
-        raise ConfigError(f"the model {settings.model!r} is gated: {hint}") from error
-    except RepositoryNotFoundError as error:
-        raise ConfigError(f"the hub has no model {settings.model!r}, or not for you: {hint}") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        raise ConfigError(f"the model {settings.model!r} is not on this disk and cannot be fetched: {hint}") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, **here)
+        made: Any = Gemma3ForConditionalGeneration.from_pretrained(
+            folder, **here, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
+        )
+        network, told = made
+    except Exception as error:  # the libraries raise bare ones for what is wrong in a file
+        raise ConfigError(
+            f"the model {name!r} cannot be loaded from {folder}: {first_line(error)}; if its files are damaged, "
+            "copy or fetch them again"
+        ) from error
+    # The library would fill these with random numbers and go on.
+    if absent := sorted(told["missing_keys"]):
+        raise ConfigError(f"the model {name!r} lacks {len(absent)} weights, such as {absent[0]}: it is not whole")
+    _check_tokenizer(name, tokenizer, config)
+    return network, tokenizer, sizes
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over the weight files, their names and contents."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _check_tokenizer(name: str, tokenizer: Any, config: Gemma3Config) -> None:
+    for role, expected in (("boi", None), ("eoi", None), ("image", config.image_token_id)):
+        token = getattr(tokenizer, f"{role}_token", None)
+        number = tokenizer.convert_tokens_to_ids(token) if token else None
+        if number is None or number == tokenizer.unk_token_id or expected not in (None, number):
+            raise ConfigError(
+                f"the tokenizer of the model {name!r} has no {role}_token, or not the config's: its tokenizer files "
+                "are of another model"
+            )
+    if not tokenizer.chat_template:
+        raise ConfigError(f"the model {name!r} has no chat template: an instruction-tuned one is needed, such as …-it")
+
+
+def _stamps(folder: Path) -> tuple[Any, ...]:
+    """Tell files that were replaced meanwhile from those that are loaded."""
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in weight_files(folder))
+
+
+def _keep_quiet() -> None:
+    """Take the library's progress bars and advice out of the log; what goes wrong there comes as an exception."""
+    library_log.set_verbosity_error()
+    library_log.disable_progress_bar()
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f'there is no device {name!r} here: {torch.cuda.device_count()} GPUs; use device = "cpu"')
+    if device.type != "cuda":
+        return device
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise ConfigError(
+            f"there is no device {name!r} here: this build of torch ({torch.__version__}) is for CPUs; use "
+            'device = "cpu", or install a build for GPUs (https://pytorch.org/get-started/locally)'
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise ConfigError(f'there is no device {name!r} here: torch sees {count} GPUs; use device = "cpu" or "auto"')
     return device
 
 
@@ -118,3 +180,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -33,7 +33,7 @@ class ModelIdentity:
     is_test_model: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class GemmaModel:
     """A model in memory, ready to be asked; its weights are never changed.
 

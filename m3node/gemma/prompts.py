@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
+
+from jinja2 import TemplateError
 
 from m3node.errors import ConfigError
 from m3node.gemma.model import GemmaModel
@@ -26,19 +29,34 @@ def prompt_ids(model: GemmaModel, question: str) -> list[int]:
     Raises
     ------
     ConfigError
-        The question holds one of the model's own tokens, such as the image's.
+        The question holds one of the model's own tokens, such as the image's, or the model's chat template does not
+        take one image and one question.
     """
     tokenizer: Any = model.tokenizer
-    if any(token and token in question for token in tokenizer.all_special_tokens):
-        raise ConfigError("a prompt may not hold the model's special tokens")
-    image, text = {"type": "image"}, {"type": "text", "text": question}
-    content = [image, text] if model.profile.image_first else [text, image]
+    for text in (question, model.profile.system):
+        if found := [token for token in _own_tokens(tokenizer) if token in text]:
+            raise ConfigError(f"a prompt may not hold the model's own token {found[0]!r}")
+    image, words = {"type": "image"}, {"type": "text", "text": question}
+    content = [image, words] if model.profile.image_first else [words, image]
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if model.profile.system:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": model.profile.system}]})
-    words = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    try:
+        prompt: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ConfigError(f"the chat template of {model.identity.name} does not take the question: {error}") from error
     # What transformers' own processor makes of the placeholder (processing_gemma3.py).
     image_words = tokenizer.image_token * model.sizes.tokens**2
-    words = words.replace(tokenizer.boi_token, f"\n\n{tokenizer.boi_token}{image_words}{tokenizer.eoi_token}\n\n")
-    ids: list[int] = tokenizer(words, add_special_tokens=False)["input_ids"]
+    prompt = prompt.replace(tokenizer.boi_token, f"\n\n{tokenizer.boi_token}{image_words}{tokenizer.eoi_token}\n\n")
+    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    number = tokenizer.convert_tokens_to_ids(tokenizer.image_token)
+    places = [place for place, token in enumerate(ids) if token == number]
+    if len(places) != model.sizes.tokens**2 or any(after - before != 1 for before, after in pairwise(places)):
+        raise ConfigError(f"the chat template of {model.identity.name} does not leave a place for one image")
     return ids
+
+
+def _own_tokens(tokenizer: Any) -> list[str]:
+    """Return what must not stand in a text: it would be read as a turn's end or as an image."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({token for token in (*added, *tokenizer.all_special_tokens) if token})
