@@ -511,5 +511,5 @@ def test_memory_stays_flat_over_a_thousand_crops(model: GemmaModel) -> None:
     for _ in range(20):
         assert sum(1 for _ in detector.look(views, VOLUME, REGION)) == 50
         after.append(megabytes())
-    slope = np.polyfit(np.arange(10, 20) * 50, after[10:], 1)[0]
-    assert slope * 1000 < 10  # megabytes in 1,000 crops
+    # The lowest of several, since allocators keep some now and then; a kept crop alone would be 30 MB in 1,000.
+    assert min(after[15:]) - min(after[5:10]) < 15
