@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("receive", "volume", "results", "memory", "jobs")
+BENCHMARKS = ("receive", "volume", "results", "memory", "jobs", "detector")
 
 
 def main() -> int:
