@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from m3node.imaging.mask import Extent
-
 Interval = tuple[float, float]
 
 
@@ -64,13 +62,13 @@ def box_iou(a: Sequence[Interval], b: Sequence[Interval]) -> float:
     return common / union if union > 0 else 0.0
 
 
-def match(found: Sequence[Extent], truth: Sequence[Extent], iou: float) -> Matching:
-    """Pair found with true lesions by their 3-D boxes.
+def match(found: Sequence[Sequence[Interval]], truth: Sequence[Sequence[Interval]], iou: float) -> Matching:
+    """Pair found with true lesions by their boxes.
 
     Parameters
     ----------
-    found, truth : sequence of Extent
-        Half-open voxel bounds, on one grid.
+    found, truth : sequence of boxes
+        Half-open voxel bounds, on one grid: three axes of a volume, or two of a slice.
     iou : float
         Boxes that overlap less are no pair.
 

@@ -46,7 +46,7 @@ def region_from_seg(path: Path, volume: CTVolume, settings: LiverSettings) -> Li
     frames = read_liver_frames(path, volume)
     if frames is None:
         return None
-    parenchyma = _lay(frames, volume.geometry)
+    parenchyma = lay_frames(frames, volume.geometry)
     if parenchyma.count == 0:
         raise InputRejected(
             Reason.MIXED_GEOMETRY,
@@ -61,7 +61,7 @@ def region_from_seg(path: Path, volume: CTVolume, settings: LiverSettings) -> Li
     )
 
 
-def _lay(frames: LiverFrames, geometry: PatientGeometry) -> VoxelMask:
+def lay_frames(frames: LiverFrames, geometry: PatientGeometry) -> VoxelMask:
     """Lay the frames on the stack's slices: each slice takes the frames nearest to it along the normal."""
     across = np.cross(geometry.affine[:3, 2], geometry.affine[:3, 1])
     cosine = abs(float(across @ frames.plane.normal)) / float(np.linalg.norm(across))

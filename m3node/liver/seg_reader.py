@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class SegPlane:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiverFrames:
-    """The frames of a SEG that may hold liver.
+    """The frames of a SEG that may hold liver, or whatever else was asked for.
 
     Attributes
     ----------
@@ -142,17 +142,23 @@ def read_liver_frames(path: Path, volume: CTVolume) -> LiverFrames | None:
     InputRejected
         Not a SEG, made from other images, without geometry, or damaged.
     """
+    return read_frames(path, volume, _liver_segments)
+
+
+def read_frames(path: Path, volume: CTVolume, choose: Callable[[Dataset], dict[int, Dataset]]) -> LiverFrames | None:
+    """Do as `read_liver_frames` for other segments: ``choose`` takes them, by number, from the SEG's attributes."""
     seg = _read(path)
     uid = str(seg.get("SOPInstanceUID", ""))
     try:
-        return _liver_frames(seg, uid, path, volume)
+        return _chosen_frames(seg, uid, path, volume, choose(seg))
     except PARSER_ERRORS as error:
         # An attribute that is absent or not what it should be; the words of the error may quote it.
         raise InputRejected(Reason.UNREADABLE, f"SEG {uid}: its attributes cannot be read; send it again.") from error
 
 
-def _liver_frames(seg: Dataset, uid: str, path: Path, volume: CTVolume) -> LiverFrames | None:
-    wanted = _liver_segments(seg)
+def _chosen_frames(
+    seg: Dataset, uid: str, path: Path, volume: CTVolume, wanted: dict[int, Dataset]
+) -> LiverFrames | None:
     if not wanted:
         return None
     _check_length(seg, uid)
@@ -163,7 +169,9 @@ def _liver_frames(seg: Dataset, uid: str, path: Path, volume: CTVolume) -> Liver
         if kind == "LABELMAP" or _segment_number(seg, frame) in wanted
     ]
     if not held:
-        raise InputRejected(Reason.MISSING_GEOMETRY, f"SEG {uid}: no frame belongs to its liver segment.")
+        raise InputRejected(
+            Reason.MISSING_GEOMETRY, f"SEG {uid}: no frame belongs to its segment {next(iter(wanted))}."
+        )
     _check_sources(uid, [frame for _, frame in held], volume)
     planes = [_plane(seg, frame, uid) for _, frame in held]
     for plane in planes[1:]:

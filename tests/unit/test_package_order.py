@@ -43,7 +43,7 @@ FLOW = (
 )
 """The packages and modules below ``m3node``, each row allowed to import its own and those above."""
 
-TOOLS = {"evaluation": {"imaging", "liver", "gemma", "detectors", "m3", "results"}}
+TOOLS = {"evaluation": {"intake", "imaging", "drawing", "liver", "gemma", "detectors", "m3", "results"}}
 """Beside the flow: makes and judges cases. Only ``demo`` and ``cli`` import it."""
 
 

@@ -1,0 +1,1 @@
+"""What is measured on records: every metric is a ratio of two sums over cases, so that patients can be resampled."""

@@ -1,0 +1,1 @@
+"""What an evaluation writes: tables, plots and pictures, each of which says what was looked at and how."""
