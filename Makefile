@@ -12,7 +12,9 @@ PYTEST_FLAGS ?=
 CHAOS_FLAGS ?=
 # One core is left to the nodes and archives that the tests start; 0 runs the tests one after the other, for --pdb.
 PYTEST_WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores - 1 : 2)))
-PYTEST = $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+# One thread for arithmetic in each of those processes: on a busy machine, threads that wait for each other cost the small
+# models of the tests many times what they save.
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 

@@ -41,7 +41,7 @@ _WANTED = ("*.json", "*.safetensors", "*.model", "*.jinja")
 
 
 def model_folder(settings: ModelSettings) -> tuple[Path, str]:
-    """Return where the model's files lie, and the hub's commit.
+    """Return where the model's files lie, and the hub's commit; empty for a folder of one's own.
 
     What is on disk is taken without asking the network; only what is not there, or not whole, is fetched.
 
@@ -50,22 +50,37 @@ def model_folder(settings: ModelSettings) -> tuple[Path, str]:
     ConfigError
         There is no such folder, its files are not whole, or the hub does not give them.
     """
-    name = settings.model
+    own = own_folder(settings.model)
+    if own is not None:
+        return own, ""
+    folder = _on_disk(settings) or _fetch(settings)
+    if lack := what_is_missing(folder):
+        raise ConfigError(
+            f"the model {settings.model!r} cannot be used: {lack}; if a download was cut off, try with a network"
+        )
+    return folder, folder.name
+
+
+def own_folder(name: str) -> Path | None:
+    """Return the folder that a name stands for; None when it is a name on the hub.
+
+    Raises
+    ------
+    ConfigError
+        It can only be a folder, and there is none, or its files are not whole.
+    """
     own = TEST_FOLDER if name == TEST_MODEL else Path(name).expanduser()
     if own.is_dir():
         if lack := what_is_missing(own):
             raise ConfigError(f"the model's folder {own} is not whole: {lack}; copy it again")
-        return own, ""
+        return own
     if name == TEST_MODEL:
         raise ConfigError("this package has no test model: it was built without its weights (m3node/gemma/test_model)")
     if own.is_file():
         raise ConfigError(f"the model {name!r} is a file; name the folder that holds it and its {_CONFIG}")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or "\\" in name:
         raise ConfigError(f"there is no folder {own} to load a model from (detector.medgemma.model)")
-    folder = _on_disk(settings) or _fetch(settings)
-    if lack := what_is_missing(folder):
-        raise ConfigError(f"the model {name!r} cannot be used: {lack}; if a download was cut off, try with a network")
-    return folder, folder.name
+    return None
 
 
 def what_is_missing(folder: Path) -> str:

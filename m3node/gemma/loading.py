@@ -15,7 +15,15 @@ from transformers import AutoConfig, AutoTokenizer, Gemma3Config, Gemma3ForCondi
 from transformers.utils import logging as library_log
 
 from m3node.errors import ConfigError
-from m3node.gemma.files import TEST_FOLDER, TEST_MODEL, first_line, model_folder, weight_files, weights_digest
+from m3node.gemma.files import (
+    TEST_FOLDER,
+    TEST_MODEL,
+    first_line,
+    model_folder,
+    own_folder,
+    weight_files,
+    weights_digest,
+)
 from m3node.gemma.model import GemmaModel, ModelIdentity
 from m3node.gemma.profile import ModelProfile, load_profile, profile_for
 from m3node.gemma.sizes import ModelSizes, sizes_of
@@ -40,6 +48,7 @@ def load_model(settings: ModelSettings) -> GemmaModel:
     ConfigError
         It is not there, not to be had, of another kind, or the device is missing; the message says what to do.
     """
+    own_folder(settings.model)  # refuses what is not there before anything is said of its profile
     profile = load_profile(settings.profile) if settings.profile else profile_for(settings.model)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)

@@ -181,6 +181,7 @@ def test_a_full_disk_is_called_one(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "~/none-of-that-name", "a/b/c", r"C:\models"])
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str, no_network: list[Any]) -> None:
     assert "there is no folder" in refusal(name)
+    assert "there is no folder" in refusal(name, profile="")
     assert no_network == []
 
 
@@ -307,6 +308,11 @@ def test_a_model_without_a_chat_template(copy: Path) -> None:
 
 def test_a_folder_that_no_profile_fits_asks_for_one(saved: Path) -> None:
     assert "name one in detector.medgemma.profile" in refusal(saved, profile="")
+
+
+def test_nothing_is_fetched_for_which_there_is_no_profile(no_network: list[Any]) -> None:
+    assert "name one in detector.medgemma.profile" in refusal("google/gemma-3-4b-it", profile="")
+    assert no_network == []
 
 
 def test_a_device_that_is_not_there(saved: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,20 +17,25 @@ LESSER = re.compile(r"(?<![A-Za-z])LGPL|GNU (Lesser|Library) General Public", re
 
 
 def dependencies(of: str) -> Iterator[Distribution]:
-    """The distributions that installing ``of`` brings, transitively, without any extra."""
-    seen: set[str] = set()
-    waiting = [of]
+    """The distributions that installing ``of`` brings, transitively, with the extras that it names: ``name[extra]``."""
+    seen: set[tuple[str, str]] = set()
+    told: set[str] = set()
+    waiting = [Requirement(of)]
     while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in seen:
-            continue
-        seen.add(name)
-        found = distribution(name)
-        yield found
-        for line in found.requires or ():
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+        wanted = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        for extra in ("", *sorted(wanted.extras)):
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            found = distribution(name)
+            if name not in told:
+                told.add(name)
+                yield found
+            for line in found.requires or ():
+                requirement = Requirement(line)
+                if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                    waiting.append(requirement)
 
 
 def licence_of(found: Distribution) -> str:
@@ -56,9 +62,10 @@ def test_the_rule_tells_gpl_from_lgpl_and_from_a_choice() -> None:
     assert not is_gpl("BSD-3-Clause")
 
 
-def test_every_dependency_states_a_licence_and_none_is_the_gpl() -> None:
-    licences = {found.name: licence_of(found) for found in dependencies("m3node")}
-    assert len(licences) > 15  # the walk went through
+@pytest.mark.parametrize(("of", "at_least"), [("m3node", 15), ("m3node[medgemma]", 35)])
+def test_every_dependency_states_a_licence_and_none_is_the_gpl(of: str, at_least: int) -> None:
+    licences = {found.name: licence_of(found) for found in dependencies(of)}
+    assert len(licences) > at_least  # the walk went through
     assert {name for name, licence in licences.items() if not licence} == set()
     assert {name: licence for name, licence in licences.items() if is_gpl(licence)} == {}
 
