@@ -39,7 +39,8 @@ target is the Gaussian's sum over all numbers that go on with this digit.
 ## Measured
 
 By `python -m m3node.evaluation.test_model measure` on {pictures} held-out phantoms (seeds from {first_seed} on),
-cropped about the true liver with {paddings} padding in turn, without steering:
+cropped about the true liver with {paddings} padding in turn, and whole; without steering, and steered to the true
+liver by the default settings (soft, α = 5, the later two of four layers, one patch):
 
 {table}
 
@@ -51,9 +52,15 @@ the crops that show lesions keep {boxes_after} of {boxes_before} boxes ({boxes_l
 
 def table(measurement: Measurement) -> str:
     """Lay out what was measured as a Markdown table."""
-    columns = [_column(quality) for quality in (measurement.crops, measurement.whole)]
-    lines = ["| | crop | whole slice |", "|---|---|---|"]
-    lines += [f"| {name} | {columns[0][name]} | {columns[1][name]} |" for name in columns[0]]
+    shown = {
+        "crop": measurement.crops,
+        "crop, steered": measurement.steered_crops,
+        "whole slice": measurement.whole,
+        "whole slice, steered": measurement.steered_whole,
+    }
+    columns = [_column(quality) for quality in shown.values()]
+    lines = ["| | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(column[name] for column in columns) + " |" for name in columns[0]]
     return "\n".join(lines)
 
 

@@ -14,12 +14,13 @@ from m3node.evaluation.test_model.examples import Example
 from m3node.gemma.images import UNITS, square_coverage
 
 _MIN_CELL_SHARE = 0.25
+_WAVES = 24
 _CENTRE_WEIGHT = 6.0
 _LESION_WEIGHT = 4.0
 
 
 class Helpers(nn.Module):
-    """Heads on patches (liver, lesion) and on image tokens (is a lesion's middle here; where are its edges).
+    """Heads on patches (liver, lesion, its edges) and on image tokens (is a lesion's middle here; where are its edges).
 
     Parameters
     ----------
@@ -31,9 +32,15 @@ class Helpers(nn.Module):
 
     def __init__(self, hidden: int, width: int) -> None:
         super().__init__()
+        self.waves: torch.Tensor
         self.patch = nn.Linear(hidden, 2)
         self.centre = nn.Linear(width, 1)
-        self.edges = nn.Linear(width, 4 * NUMBERS.size)
+        # Waves along the coordinate, not a weight for each number: what is learnt of one serves its neighbours.
+        self.patch_edges, self.edges = (nn.Linear(size, 4 * 2 * _WAVES) for size in (hidden, width))
+        for head in (self.patch_edges, self.edges):
+            nn.init.zeros_(head.weight)
+        turns = torch.arange(1, _WAVES + 1) * torch.from_numpy(NUMBERS / UNITS)[:, None] * torch.pi
+        self.register_buffer("waves", torch.cat([turns.sin(), turns.cos()], dim=1).float())
 
     def loss(
         self, patches: torch.Tensor, tokens: torch.Tensor, examples: Sequence[Example], sigma: float
@@ -64,15 +71,20 @@ class Helpers(nn.Module):
         present = F.binary_cross_entropy_with_logits(
             self.centre(tokens)[:, :, 0], centres, pos_weight=torch.tensor(_CENTRE_WEIGHT)
         )
-        where = torch.zeros(())
-        if owned.any():
-            logits = self.edges(tokens[owned]).view(-1, 4, NUMBERS.size)
-            where = -(edges * F.log_softmax(logits, dim=2)).sum(dim=2).mean()
+        where = self._where(self.edges(tokens[owned]), edges)
+        _, owned, edges = _cells(examples, side, sigma)
+        where = where + self._where(self.patch_edges(patches[owned]), edges)
         return 2.0 * dense + 4.0 * present + 0.5 * where
+
+    def _where(self, amplitudes: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        if not len(amplitudes):
+            return torch.zeros(())
+        logits = amplitudes.view(-1, 4, 2 * _WAVES) @ self.waves.T
+        return -(edges * F.log_softmax(logits, dim=2)).sum(dim=2).mean()
 
 
 def _cells(examples: Sequence[Example], side: int, sigma: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """For each token: does a lesion's middle lie in its cell, does it own a lesion, and that lesion's edges."""
+    """For each cell: does a lesion's middle lie in it, does it own a lesion, and that lesion's edges."""
     size = UNITS / side
     centres = np.zeros((len(examples), side, side), dtype=np.float32)
     owner = np.full((len(examples), side, side), -1)

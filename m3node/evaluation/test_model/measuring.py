@@ -15,8 +15,10 @@ from m3node.evaluation.test_model.batches import pixels_of, prompts_of
 from m3node.evaluation.test_model.examples import Example, example_of, padded_crop, whole_slice
 from m3node.gemma.encoder import image_features
 from m3node.gemma.generation import generate
-from m3node.gemma.images import Edges, SquareFrame
+from m3node.gemma.images import Edges, SquareFrame, square_coverage
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.steering import organ_patches, steering_bias
+from m3node.settings import SteeringSettings
 
 FIRST_SEED = 1_000_000
 HELD_OUT = 320
@@ -72,6 +74,8 @@ class Measurement:
     ----------
     crops, whole : Quality
         Padded crops about the liver, and the same slices whole.
+    steered_crops, steered_whole : Quality
+        The same with the vision encoder steered to the true liver, by the default settings.
     blank_boxes : int
         Boxes on pictures of one value.
     boxes_before, boxes_after : int
@@ -80,6 +84,8 @@ class Measurement:
 
     crops: Quality
     whole: Quality
+    steered_crops: Quality
+    steered_whole: Quality
     blank_boxes: int
     boxes_before: int
     boxes_after: int
@@ -116,26 +122,22 @@ def measure(model: GemmaModel, *, slices: int = HELD_OUT, first_seed: int = FIRS
     return Measurement(
         crops=_quality(crops, readings),
         whole=_quality(whole, read(model, whole)),
+        steered_crops=_quality(crops, read(model, crops, SteeringSettings())),
+        steered_whole=_quality(whole, read(model, whole, SteeringSettings())),
         blank_boxes=sum(len(reading.boxes) for reading in read(model, blanks())),
         boxes_before=sum(len(r.boxes) for example, r in zip(crops, readings, strict=True) if example.boxes),
         boxes_after=sum(len(reading.boxes) for reading in read(model, painted)),
     )
 
 
-def read(model: GemmaModel, examples: Sequence[Example], *, bias: torch.Tensor | None = None) -> list[Reading]:
-    """Ask the model about each picture, as the detector does.
-
-    Parameters
-    ----------
-    bias : Tensor or None
-        Steering of the vision encoder, one row a picture; see `m3node.gemma.encoder.image_features`.
-    """
+def read(model: GemmaModel, examples: Sequence[Example], steering: SteeringSettings | None = None) -> list[Reading]:
+    """Ask the model about each picture, as the detector does, without steering when none is given."""
     readings: list[Reading] = []
     for first in range(0, len(examples), _BATCH):
         batch = examples[first : first + _BATCH]
-        rows = None if bias is None else bias[first : first + _BATCH]
+        layers = model.profile.steered_layers
         with torch.inference_mode():
-            features = image_features(model, pixels_of(model, batch), rows, model.profile.steered_layers)
+            features = image_features(model, pixels_of(model, batch), _bias(model, batch, steering), layers)
         limit = model.profile.max_new_tokens
         for answer in generate(model, prompts_of(model, batch), features, max_new_tokens=limit):
             parsed = parse(answer.text(model), ended=answer.ended, thinking=model.profile.thinking)
@@ -146,6 +148,22 @@ def read(model: GemmaModel, examples: Sequence[Example], *, bias: torch.Tensor |
                 )
             )
     return readings
+
+
+def _bias(model: GemmaModel, batch: Sequence[Example], steering: SteeringSettings | None) -> torch.Tensor | None:
+    if steering is None:
+        return None
+    coverage = square_coverage(
+        [example.liver for example in batch], [example.frame for example in batch], model.sizes.image, model.device
+    )
+    patches = organ_patches(
+        coverage,
+        model.sizes.patch,
+        pooling=steering.pooling,
+        area_share=steering.area_share,
+        dilate_patches=steering.dilate_patches,
+    )
+    return steering_bias(patches, steering.mode, steering.alpha)
 
 
 def blanks() -> list[Example]:

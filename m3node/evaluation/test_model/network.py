@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -110,7 +111,11 @@ def new_config(tokenizer: Any) -> Gemma3Config:
 
 
 def new_model(seed: int) -> GemmaModel:
-    """Make the model with random weights, the projector filled: it starts at zero, and no pixel would get through."""
+    """Make the model with random weights, but for two that slow learning down or stop it.
+
+    The projector is filled: it starts at zero, and no pixel would get through. Patches' positions start as waves along
+    rows and columns, after which the encoder tells places apart with a third of the pictures.
+    """
     tokenizer: Any = new_tokenizer()
     config: Any = new_config(tokenizer)
     config._attn_implementation = "sdpa"
@@ -118,6 +123,9 @@ def new_model(seed: int) -> GemmaModel:
     network = Gemma3ForConditionalGeneration(config)
     projector: Any = network.model.multi_modal_projector
     torch.nn.init.normal_(projector.mm_input_projection_weight, std=config.vision_config.hidden_size**-0.5)
+    positions: Any = network.model.vision_tower.embeddings.position_embedding.weight
+    with torch.no_grad():
+        positions.copy_(_waves(config.vision_config.image_size // config.vision_config.patch_size, positions.shape[1]))
     generation: Any = network.generation_config
     generation.do_sample, generation.max_new_tokens = False, load_profile(TEST_MODEL).max_new_tokens
     generation.eos_token_id, generation.pad_token_id = config.eos_token_id, tokenizer.pad_token_id
@@ -131,3 +139,11 @@ def new_model(seed: int) -> GemmaModel:
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
+
+
+def _waves(side: int, width: int) -> torch.Tensor:
+    """Positions of a square of patches: half of the numbers for the row, half for the column; shape (side², width)."""
+    middles = (torch.arange(side) + 0.5) / side
+    angles = torch.pi / 2 * middles[:, None] * torch.logspace(0.0, math.log10(side), width // 4)
+    one = 0.5 * torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.cat([one.repeat_interleave(side, dim=0), one.repeat(side, 1)], dim=1)
