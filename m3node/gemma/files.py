@@ -29,6 +29,9 @@ from m3node.settings import ModelSettings
 
 _log = logging.getLogger(__name__)
 
+# Below the hub's library; at INFO it writes every request's address, signatures included.
+_TRANSPORT = "httpx2"
+
 TEST_MODEL = "test"
 TEST_FOLDER = Path(__file__).parent / "test_model"
 
@@ -167,6 +170,7 @@ def _on_disk(settings: ModelSettings) -> Path | None:
 def _fetch(settings: ModelSettings) -> Path:
     name = settings.model
     _log.info("fetching the model %s", name)
+    logging.getLogger(_TRANSPORT).setLevel(logging.WARNING)
     page = f"https://huggingface.co/{name}"
     folder = "or copy its files into a folder and name that (detector.medgemma.model, --model)"
     try:

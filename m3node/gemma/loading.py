@@ -125,6 +125,9 @@ def _read(name: str, folder: Path, dtype: torch.dtype) -> tuple[Any, Any, ModelS
         )
     if getattr(config, "quantization_config", None) is not None:
         raise ConfigError(f"the model {name!r} is quantised, which is not supported: take the unquantised one")
+    if (folder / "adapter_config.json").exists():
+        # The library would add it where its package is installed, and leave it out elsewhere: two models, one hash.
+        raise ConfigError(f"the model {name!r} comes with an adapter: merge it into the weights and save them as one")
     sizes = sizes_of(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **here)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 
+from m3node.detectors.medgemma import MedGemmaDetector
 from m3node.errors import ConfigError
 from m3node.gemma import files, loading
 from m3node.gemma.files import weights_digest, what_is_missing
 from m3node.gemma.loading import load_model
 from m3node.gemma.model import GemmaModel
-from m3node.settings import ModelSettings
+from m3node.settings import MedGemmaSettings, ModelSettings
 from small_gemma import small_gemma
 
 HUB_NAME = "someone/medgemma-1.5-tiny"
@@ -277,6 +279,11 @@ def test_a_quantised_model(copy: Path) -> None:
     assert "is quantised" in refusal(copy)
 
 
+def test_an_adapter_beside_the_weights(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text("{}")
+    assert "comes with an adapter: merge it" in refusal(copy)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_json_that_is_broken(copy: Path, name: str) -> None:
     (copy / name).write_text('{"model_type": ')
@@ -340,6 +347,18 @@ def test_one_process_holds_one_model(saved: Path) -> None:
     first = load_model(settings(saved))
     assert load_model(settings(saved)) is first
     assert load_model(settings(saved, dtype="float32")) is first  # what auto means here
+
+
+def test_threads_that_load_at_once_get_the_same_one(copy: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: load_model(settings(copy)), range(4)))
+    assert len({id(model) for model in models}) == 1
+
+
+def test_layers_that_the_model_has_not_are_named(saved: Path) -> None:
+    model = load_model(settings(saved, profile="medgemma-1.5"))
+    with pytest.raises(ConfigError, match=r"steering\.layers: the model has layers 0 to 2 there, none of number 14"):
+        MedGemmaDetector(model, MedGemmaSettings())
 
 
 def test_it_is_let_go_when_nobody_holds_it(copy: Path) -> None:
