@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -15,14 +16,15 @@ import pydicom
 import pytest
 
 from m3node.cli.main import main
+from validators import dciodvfy_errors
 
 OBJECTS = {"report.sr.dcm", "volumes.sr.dcm", "segmentation.seg.dcm", "presentation.pr.dcm"}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
     """Run the command; a traceback is a failure whatever the exit status."""
     command = [sys.executable, "-m", "m3node", "run", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     assert "Traceback" not in done.stderr + done.stdout, done.stderr
     return done
 
@@ -43,6 +45,25 @@ def test_a_real_liver_ct_is_answered_with_a_complete_set(test_data: Path, tmp_pa
         assert built.StudyInstanceUID == source.StudyInstanceUID
         assert built.PatientID == source.PatientID
     assert "overlay.png" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_model_answers_a_real_liver_ct_and_shows_where_it_looked(
+    test_data: Path, tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    pytest.importorskip("torch", reason="the extra medgemma is not installed")
+    asked = ["--detector", "medgemma", "--model", "test", "--attention-map"]
+    done = run(test_data / "ct_liver_j2k", *asked, "--out", tmp_path, seconds=800)
+    assert done.returncode == 0, done.stderr
+    (stack,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    objects = {path.name: path for path in stack.glob("*.dcm")}
+    assert set(objects) == OBJECTS | {"attention.sc.dcm", "attention.pm.dcm"}
+    assert {name: dciodvfy_errors(program, path) for name, path in objects.items()} == {name: [] for name in objects}
+    findings = json.loads((stack / "findings.json").read_text())
+    shown = [item["lesion"] for item in findings["attention"]]
+    assert sorted(shown) == [lesion["number"] for lesion in findings["lesions"]] or shown == [None]
+    assert "test model" in findings["detector"]["name"]
+    assert pydicom.dcmread(objects["attention.pm.dcm"]).NumberOfFrames == len(shown)
 
 
 def test_json_goes_to_standard_output_alone(test_data: Path, tmp_path: Path) -> None:

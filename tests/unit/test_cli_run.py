@@ -71,3 +71,18 @@ def test_a_model_for_a_detector_that_has_none_is_wrong_usage(
         main(["run", str(tmp_path), "--out", str(tmp_path / "out"), "--model", "test", "--detector", "contrast"]) == 2
     )
     assert "--model goes with the detector medgemma" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "shown"), [([], False), (["--attention-map"], True)])
+def test_the_attention_map_is_built_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], shown: bool
+) -> None:
+    used: list[Settings] = []
+
+    def noted(_input: Path, _out: Path, settings: Settings, _progress: object) -> None:
+        used.append(settings)
+        raise OSError(28, "enough seen", "")
+
+    monkeypatch.setattr("m3node.jobs.inputs.dicom.process_input", noted)
+    main(["run", str(tmp_path), "--out", str(tmp_path / "out"), *flags])
+    assert [settings.results.attention_map for settings in used] == [shown]

@@ -142,7 +142,7 @@ def _draw_words(draw: ImageDraw.ImageDraw, shown: KeyAttention, findings: Findin
     width, height = size
     detector = findings.detector
     total = float(shown.grid.values.sum())
-    what = "the words of one box" if shown.box is not None else "its whole answer"
+    what = "one box's coordinates" if shown.box is not None else "the whole answer"
     reach = f"all {shown.grid.values.size} image tokens together {_percent(total, total)}"
     lines = (
         (f"Model attention. {title(shown, findings)}.", font_of(22), WHITE),
