@@ -15,7 +15,8 @@ batched, static, compiled
     The same as transformers compiles it by itself on a GPU, with ``--compiled``; its first run is reported apart.
 
 Every side runs once before it is timed; that run gives the peak memory (on a CPU, of the process, weights included).
-Pairs of runs alternate. Before anything is timed, answers are compared where that means something: in float32.
+Pairs of runs alternate; on a CPU whose cores others want too, ``--threads 1 --cpu-time`` counts the process's own
+seconds instead of the wall's. Before anything is timed, answers are compared where that means something: in float32.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Bench:
     batch: int
     pairs: int
     full_size: bool
+    clock: Callable[[], float]
 
     def detector(self, tokens: int, mode: SteeringMode = SteeringMode.SOFT) -> MedGemmaDetector:
         """Make the detector on the one model."""
@@ -127,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peak-tflops", type=float, help="of the chip, where the table of chips does not have it")
     parser.add_argument("--crops", type=int, default=1000, help="in a row, for the last table; 0 for none")
     parser.add_argument("--threads", type=int, help="of a CPU; torch's own choice without")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of the process instead of the wall's")
     wanted = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     logging.getLogger("m3node").setLevel(logging.ERROR)  # forced answers cannot be read, one by one
@@ -176,7 +179,10 @@ def _make_bench(wanted: argparse.Namespace) -> Bench:
     # What the detector takes by itself for the longest answers; transformers gets as many.
     longest = MedGemmaDetector(model, MedGemmaSettings(max_new_tokens=max(wanted.tokens)))
     batch = min(wanted.batch or longest._together.items, len(study.views))
-    return Bench(model=model, study=study, batch=batch, pairs=wanted.pairs, full_size=full_size)
+    if on_gpu and wanted.cpu_time:
+        sys.exit("--cpu-time says nothing about a GPU")
+    clock = time.process_time if wanted.cpu_time else time.perf_counter
+    return Bench(model=model, study=study, batch=batch, pairs=wanted.pairs, full_size=full_size, clock=clock)
 
 
 def _introduce(bench: Bench) -> None:
@@ -390,10 +396,10 @@ def _pairs(
 
 def _timed(bench: Bench, work: Callable[[], object]) -> float:
     _wait(bench)
-    started = time.perf_counter()
+    started = bench.clock()
     work()
     _wait(bench)
-    return time.perf_counter() - started
+    return bench.clock() - started
 
 
 def _wait(bench: Bench) -> None:
