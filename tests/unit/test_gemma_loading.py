@@ -349,6 +349,19 @@ def test_one_process_holds_one_model(saved: Path) -> None:
     assert load_model(settings(saved, dtype="float32")) is first  # what auto means here
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, "1"), ("2", "2")])
+def test_a_small_model_works_in_one_thread_unless_told_otherwise(
+    said: str | None, expected: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    script = f"{script_that_loads(saved)}import torch\nprint(torch.get_num_threads())\n"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert told.stdout.strip() == expected
+
+
 def test_threads_that_load_at_once_get_the_same_one(copy: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         models = list(pool.map(lambda _: load_model(settings(copy)), range(4)))
@@ -400,9 +413,14 @@ def test_the_test_models_weights_cannot_sign_as_another_model(
 
 def test_a_process_that_loads_prints_nothing_and_has_telemetry_off(saved: Path) -> None:
     script = (
-        "from m3node.gemma.loading import load_model\nfrom m3node.settings import ModelSettings\n"
-        f"load_model(ModelSettings(model={str(saved)!r}, profile='test', device='cpu'))\n"
-        "from huggingface_hub import constants\nassert constants.HF_HUB_DISABLE_TELEMETRY\n"
+        f"{script_that_loads(saved)}from huggingface_hub import constants\nassert constants.HF_HUB_DISABLE_TELEMETRY\n"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     assert (told.stdout, told.stderr) == ("", "")
+
+
+def script_that_loads(folder: Path) -> str:
+    return (
+        "from m3node.gemma.loading import load_model\nfrom m3node.settings import ModelSettings\n"
+        f"load_model(ModelSettings(model={str(folder)!r}, profile='test', device='cpu'))\n"
+    )
