@@ -24,7 +24,7 @@ from m3node.results.build import build_objects
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind
 from m3node.settings import load
-from made_findings import ellipsoid, made_findings
+from made_findings import ellipsoid, made_findings, with_attention
 
 HARNESS = Path(__file__).parent / "viewer"
 SHAPE = (12, 48, 64)
@@ -97,7 +97,8 @@ def answered(series: Path, out: Path, read_objects: Callable[..., dict[str, Any]
     (stack,) = group_stacks([read_header(path, series) for path in sorted(series.iterdir())])
     manifest = make_manifest(stack, root=series, created_at=0.0)
     geometry = geometry_of(manifest)
-    findings = made_findings(geometry, manifest_key=manifest.key, lesions=made_lesions(geometry.shape))
+    made = made_findings(geometry, manifest_key=manifest.key, lesions=made_lesions(geometry.shape))
+    findings = with_attention(made)
     objects = build_objects(findings, manifest, out, load())
     path_of = {item.kind: item.path for item in objects}
     viewer = read_objects(
