@@ -187,7 +187,8 @@ def _generate(
     ended = torch.zeros(count, dtype=torch.bool, device=model.device)
     look_every = _LOOK_EVERY.get(model.device.type, _LOOK_EVERY_ELSEWHERE)
 
-    hidden = read_in(model, batch, features, past_key_values=cache, use_cache=True)[:, -1:]
+    # A copy, so that the states of all the prompt are not held until the last answer ends.
+    hidden = read_in(model, batch, features, past_key_values=cache, use_cache=True)[:, -1:].clone()
     seen, positions = batch.seen, batch.positions[:, -1:]
     padding = any(batch.padding)
     for step in range(max_new_tokens):

@@ -22,10 +22,10 @@ from m3node.detectors.medgemma import MedGemmaDetector
 from m3node.detectors.medgemma import detector as module
 from m3node.detectors.medgemma.answer import UnitBox
 from m3node.detectors.medgemma.boxes import SIDES, is_plausible, on_view, score_of
-from m3node.detectors.medgemma.memory import MOST, ON_CPU, bytes_a_view, views_that_fit
+from m3node.detectors.medgemma.memory import MOST, ON_CPU, ON_CPU_LARGE, bytes_a_view, views_that_fit
 from m3node.detectors.medgemma.windows import WINDOWS, ct_windows
 from m3node.detectors.protocols import Box2D, CropDetector, KeepsAttention, ScoreKind, View, ViewResult
-from m3node.errors import ConfigError
+from m3node.errors import ConfigError, InferenceError
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.gemma.generation import Answer
 from m3node.gemma.images import SquareFrame
@@ -485,10 +485,24 @@ def test_random_answers_give_no_exception_and_no_box_outside_the_crop(
             assert 0 < box.score <= 1
 
 
+def test_a_model_that_breaks_is_an_inference_error_without_its_input(
+    model: GemmaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_named: object) -> list[Answer]:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(module, "generate", broken)
+    with pytest.raises(InferenceError, match=r"the model failed: CUDA error: device-side assert triggered$"):
+        look(MedGemmaDetector(model, MedGemmaSettings()), [make_view()])
+
+
 def test_on_a_cpu_few_views_go_together_and_on_a_gpu_as_many_as_fit(
     model: GemmaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert views_that_fit(model, 300, 1000) == ON_CPU
+    with monkeypatch.context() as patched:
+        patched.setattr("m3node.detectors.medgemma.memory.LARGE", 1000)
+        assert views_that_fit(model, 300, 1000) == ON_CPU_LARGE
     on_gpu = dataclasses.replace(model, device=torch.device("cuda"))
     need = bytes_a_view(model, 300, 1000)
     for free, views in ((need * 15, 10), (need // 2, 1), (need * 10_000, MOST)):

@@ -27,7 +27,7 @@ from m3node.detectors.protocols import (
     ViewBox,
     ViewResult,
 )
-from m3node.errors import ConfigError
+from m3node.errors import ConfigError, InferenceError
 from m3node.gemma.batches import BatchSize, in_batches
 from m3node.gemma.encoder import image_features
 from m3node.gemma.generation import Answer, generate
@@ -126,12 +126,22 @@ class MedGemmaDetector:
         return ScoreKind.TOKEN_PROBABILITY
 
     def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
-        """Answer each view, as many together as memory allows."""
+        """Answer each view, as many together as memory allows.
+
+        Raises
+        ------
+        InferenceError
+            The model broke off, or not even one view fits into memory.
+        """
         unread: Counter[str] = Counter()
         looked = 0
         waiting = iter(views)
         while batch := list(islice(waiting, self._together.items)):
-            for view, result in zip(batch, self._results(batch), strict=True):
+            try:
+                results = self._results(batch)
+            except RuntimeError as error:
+                raise InferenceError(f"the model failed: {str(error).partition(chr(10))[0]}") from error
+            for view, result in zip(batch, results, strict=True):
                 looked += 1
                 if result.failure:
                     unread[result.failure] += 1

@@ -12,6 +12,11 @@ from m3node.gemma.model import GemmaModel
 ON_CPU = 16
 """More at once are no faster on a CPU, and progress would come in larger jumps."""
 
+ON_CPU_LARGE = 4
+"""For models of `LARGE` parameters and more, with which a view takes a minute and more on a CPU."""
+
+LARGE = 100_000_000
+
 MOST = 256
 """A GPU is busy with so many."""
 
@@ -22,7 +27,8 @@ _SHARE = 0.7
 def views_that_fit(model: GemmaModel, prompt_tokens: int, max_new_tokens: int) -> int:
     """Estimate how many views of the longest answer fit into the memory that is free now."""
     if model.device.type != "cuda":
-        return ON_CPU
+        network: Any = model.network
+        return ON_CPU if network.num_parameters() < LARGE else ON_CPU_LARGE
     free, _ = torch.cuda.mem_get_info(model.device)
     return max(1, min(MOST, int(_SHARE * free / bytes_a_view(model, prompt_tokens, max_new_tokens))))
 
