@@ -59,7 +59,7 @@ def look(
         return whole.find(volume, region, silent)
     if isinstance(detector, Detector):
         name = detector.identity.name
-        raise ConfigError(f"the detector {name!r} looks at whole volumes: it has the condition method alone")
+        raise ConfigError(f"the detector {name!r} looks at whole volumes; only the condition method fits it")
     slices = viewed_slices(region.envelope, volume.geometry)
     paddings = sorted(settings.paddings)
     views = (

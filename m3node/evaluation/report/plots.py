@@ -107,7 +107,7 @@ def _froc(summary: Summary) -> Figure | None:
     # Room on both sides of 0, where a perfect curve stands upright.
     axes.set_xlim(-0.05, max(1.0, axes.get_xlim()[1]))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")
     return figure
 
 
@@ -139,5 +139,5 @@ def _iou_by_size(summary: Summary) -> Figure | None:
     axes.set_ylabel("best 3-D box IoU (mean, and each lesion)")
     axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.25, axis="y")
-    axes.legend(fontsize=8, loc="upper left")
+    axes.legend(fontsize=8, loc="best")
     return figure

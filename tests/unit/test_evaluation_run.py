@@ -1,0 +1,261 @@
+"""``m3node evaluate`` on small phantoms: what it writes, that it goes on where it was, and what it marks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m3node.cli import main
+from m3node.detectors.contrast import ContrastDetector
+from m3node.detectors.protocols import (
+    Box2D,
+    Detection,
+    DetectorIdentity,
+    ScoreKind,
+    View,
+    ViewBox,
+    ViewResult,
+)
+from m3node.errors import ConfigError
+from m3node.evaluation.ablation.conditions import Shown
+from m3node.evaluation.ablation.looking import look
+from m3node.evaluation.ablation.record import load_record
+from m3node.evaluation.cases.phantoms import write_phantom_cases
+from m3node.evaluation.phantom import SMALL, abdomen_phantom
+from m3node.evaluation.report.plots import MISSING
+from m3node.evaluation.report.summary import PHANTOM_MARK, PUBLISHED_MARK
+from m3node.imaging.volume import CTVolume
+from m3node.liver.find import region_from_mask
+from m3node.liver.region import LiverRegion
+from m3node.notice import NOT_FOR_CLINICAL_USE
+from m3node.progress import silent
+from m3node.settings import LiverSettings, M3Settings
+
+FAST = ("--no-plots", "--pictures", "0", "--liver", "truth")
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cases with lesions and a healthy one, at a fraction of the usual resolution."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantom_cases(folder, ill=2, healthy=1, first_seed=3, progress=silent, **SMALL)
+    return folder
+
+
+def results(out: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return read
+
+
+def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(phantoms), "--out", str(tmp_path / "out"), "--liver", "truth", "--pictures", "2"]) == 0
+    out = tmp_path / "out"
+    shown = capsys.readouterr().out
+    assert NOT_FOR_CLINICAL_USE in shown
+    assert PHANTOM_MARK in shown
+    found = results(out)
+    assert found["cases"] == {"lesions": 2, "healthy": 1, "unknown": 0, "patients": 3, "true_lesions": 10}
+    assert [condition["key"] for condition in found["conditions"]] == ["full", "crop", "method"]
+    assert found["conditions"][0]["metrics"]["recall_3d_0.1"]["value"] >= 0.5
+    assert found["conditions"][0]["metrics"]["recall_3d_0.1"]["low"] is None  # two patients
+    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 9
+    assert all(NOT_FOR_CLINICAL_USE in row["note"] and PHANTOM_MARK in row["note"] for row in rows)
+    text = (out / "results.md").read_text(encoding="utf-8")
+    assert PHANTOM_MARK in text
+    assert "| whole method |" in text
+    pictures = sorted(path.name for path in (out / "pictures").iterdir())
+    assert pictures == ["healthy-5.png", "lesions-3.png"]
+    for name in ("froc.png", "iou_by_size.png", "pictures/lesions-3.png"):
+        with Image.open(out / name) as image:
+            assert image.width > 600
+
+
+def test_what_is_done_is_not_done_again_and_an_interrupted_evaluation_goes_on(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    whole = ContrastDetector.look
+
+    def counted(self: ContrastDetector, *arguments: Any) -> Iterator[ViewResult]:
+        looked.append(1)
+        if len(looked) == 4:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(ContrastDetector, "look", counted)
+    command = ["evaluate", str(phantoms), "--out", str(tmp_path), "--conditions", "full,crop", *FAST]
+    assert main(command) == 130
+    assert len(list((tmp_path / "records").rglob("*.json"))) == 3
+    assert main(command) == 0
+    assert results(tmp_path)["records_reused"] == 3
+    assert len(looked) == 4 + 3
+    assert main(command) == 0
+    assert results(tmp_path)["records_reused"] == 6
+    assert len(looked) == 4 + 3
+
+
+def test_other_settings_or_another_truth_are_run_anew(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms, tmp_path / "cases")
+    command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--conditions", "crop", *FAST]
+    assert main(command) == 0
+    (tmp_path / "m3node.toml").write_text("[m3]\nmin_diameter_mm = 8.0\n")
+    assert main([*command, "--config", str(tmp_path / "m3node.toml")]) == 0
+    assert results(tmp_path / "out")["records_reused"] == 0
+    shutil.copy(tmp_path / "cases" / "lesions-3" / "liver.nii.gz", tmp_path / "cases" / "lesions-4" / "liver.nii.gz")
+    assert main(command) == 0
+    assert results(tmp_path / "out")["records_reused"] == 2
+
+
+def test_a_record_cut_short_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"case": "one"')
+    assert load_record(tmp_path / "record.json") is None
+
+
+def test_the_published_protocol_is_marked_in_every_file_and_leaves_out_who_has_no_lesion(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(phantoms), "--out", str(tmp_path), "--protocol", "published", "--no-plots"]
+    assert main([*command, "--pictures", "0"]) == 0
+    assert "not used: healthy-5: the published protocol takes its slice from the truth" in capsys.readouterr().out
+    found = results(tmp_path)
+    assert PUBLISHED_MARK in found["marks"]
+    assert found["liver"] == "truth"
+    assert PUBLISHED_MARK in (tmp_path / "results.md").read_text(encoding="utf-8")
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["slices"] for row in rows} == {"1"}
+    assert all(PUBLISHED_MARK in row["note"] and row["protocol"] == "published" for row in rows)
+    assert "recall_3d_0.3" not in rows[0]
+
+
+def test_a_case_without_truth_gets_a_picture_and_no_figure(phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cases" / "someone"
+    folder.mkdir(parents=True)
+    for name in ("ct.nii.gz", "liver.nii.gz"):
+        shutil.copy(phantoms / "lesions-3" / name, folder / name)
+    command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--no-plots", "--liver", "truth"]
+    assert main([*command, "--conditions", "crop", "--pictures", "1"]) == 0
+    assert (tmp_path / "out" / "pictures" / "someone.png").exists()
+    metrics = results(tmp_path / "out")["conditions"][0]["metrics"]
+    assert metrics["recall_3d_0.3"]["value"] is None
+    assert metrics["hallucination_2d"]["value"] is None
+
+
+def test_a_case_that_cannot_be_used_is_named_and_costs_the_others_nothing(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms, tmp_path / "cases")
+    (tmp_path / "cases" / "lesions-3" / "lesions.nii.gz").write_bytes(b"no NIfTI")
+    (tmp_path / "cases" / "lesions-4" / "liver.nii.gz").unlink()
+    command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--conditions", "crop", *FAST]
+    assert main(command) == 0
+    found = results(tmp_path / "out")
+    assert [item["case"] for item in found["unusable"]] == ["lesions-3", "lesions-4"]
+    assert "lesions.nii.gz is not a readable NIfTI file" in found["unusable"][0]["reason"]
+    assert "its liver is not known" in found["unusable"][1]["reason"]
+    assert found["cases"]["healthy"] == 1
+
+
+def test_without_any_usable_case_the_status_says_so(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms / "healthy-5", tmp_path / "cases" / "healthy")
+    command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--protocol", "published"]
+    assert main([*command, "--no-plots"]) == 3
+
+
+def test_a_missing_extra_is_said_before_anything_is_run(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    assert main(["evaluate", str(phantoms), "--out", str(tmp_path / "out")]) == 2
+    assert MISSING in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sweep"], "has no steering to sweep over"),
+        (["--sweep-alpha", "2"], "go with --sweep"),
+        (["--model", "test", "--detector", "contrast"], "--model goes with the detector medgemma"),
+        (["--conditions", "corp"], "there is no condition 'corp'"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_wrong_usage(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["evaluate", str(phantoms), "--out", str(tmp_path), "--no-plots", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+class Corners:
+    """Says that the middle of whatever it is shown is a lesion; remembers what it was shown."""
+
+    identity = DetectorIdentity("corners", "1", "For tests.")
+    score_kind = ScoreKind.PROBABILITY
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+
+    def look(self, views: Iterator[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
+        for number, view in enumerate(views):
+            self.views.append(view)
+            r, c = view.hu.shape[0] / 2, view.hu.shape[1] / 2
+            box = ViewBox(Box2D(r - 5, c - 5, r + 5, c + 5), 0.5)
+            yield ViewResult(boxes=()) if number % 5 == 4 else ViewResult(boxes=(box,), failure="x" * (number == 0))
+
+
+def small() -> tuple[CTVolume, LiverRegion]:
+    phantom = abdomen_phantom(seed=3, **SMALL)
+    region = region_from_mask(phantom.liver, phantom.geometry, LiverSettings())
+    assert region is not None
+    return CTVolume(hu=phantom.hu, geometry=phantom.geometry, sources=()), region
+
+
+def test_a_full_slice_is_shown_whole_and_once_and_a_crop_with_the_middle_padding() -> None:
+    volume, region = small()
+    full, crop = Corners(), Corners()
+    look(full, Shown.SLICE, volume, region, M3Settings())
+    look(crop, Shown.CROP, volume, region, M3Settings())
+    assert {view.hu.shape for view in full.views} == {volume.hu.shape[1:]}
+    assert all(view.whole for view in full.views)
+    assert {view.padding for view in crop.views} == {0.15}
+    assert not any(view.whole for view in crop.views)
+    # The slices are the liver's, the same in both, and none is shown twice.
+    slices = [view.slice_index for view in full.views]
+    assert slices == [view.slice_index for view in crop.views] == sorted(set(slices))
+    liver = np.flatnonzero(region.envelope.full().any(axis=(1, 2)))
+    assert set(slices) <= set(liver.tolist())
+
+
+def test_the_boxes_of_a_single_view_stay_as_the_detector_gave_them_and_failures_are_counted() -> None:
+    volume, region = small()
+    detector = Corners()
+    detection: Detection = look(detector, Shown.SLICE, volume, region, M3Settings(min_envelope_overlap=1.0))
+    views = len(detector.views)
+    assert (detection.views_total, detection.views_read) == (views, views - 1)
+    boxes = [box for candidate in detection.candidates for box in candidate.boxes]
+    assert len(boxes) == views - 1 - len(range(4, views, 5))
+    assert {(box.box.r0, box.box.c0) for box in boxes} == {(59.0, 59.0)}  # far from the liver, and kept
+
+
+def test_a_detector_of_whole_volumes_has_the_method_alone() -> None:
+    class Whole:
+        identity = DetectorIdentity("whole", "1", "For tests.")
+
+        def find(self, *_: object) -> Detection:
+            return Detection(candidates=(), views_total=0, views_read=0)
+
+    volume, region = small()
+    assert look(Whole(), Shown.METHOD, volume, region, M3Settings()).candidates == ()
+    with pytest.raises(ConfigError, match="only the condition method fits it"):
+        look(Whole(), Shown.CROP, volume, region, M3Settings())
