@@ -50,7 +50,7 @@ coverage: .coverage
 	rm -f .coverage .coverage.*
 	$(PYTEST) --quiet $(COV) $(PYTEST_FLAGS)
 
-bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK and dcmqi
+bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK, dcmqi and plain transformers
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.test  ## 60 series while 30 random kills hit the node and archives fail; CHAOS_FLAGS="--seed 2"

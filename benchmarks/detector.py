@@ -128,21 +128,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compiled", action="store_true", help="one more rival, on a GPU")
     parser.add_argument("--peak-tflops", type=float, help="of the chip, where the table of chips does not have it")
     parser.add_argument("--crops", type=int, default=1000, help="in a row, for the last table; 0 for none")
-    parser.add_argument("--threads", type=int, help="of a CPU; torch's own choice without")
+    parser.add_argument("--threads", type=int, help="of a CPU; as the detector has it without")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of the process instead of the wall's")
     wanted = parser.parse_args(arguments)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     logging.getLogger("m3node").setLevel(logging.ERROR)  # forced answers cannot be read, one by one
-    if wanted.threads:
-        torch.set_num_threads(wanted.threads)
     bench = _make_bench(wanted)
+    if wanted.threads:  # after the model, which chooses for itself
+        torch.set_num_threads(wanted.threads)
     _introduce(bench)
     met = [_same_answers(bench)] if not bench.full_size and bench.model.dtype is torch.float32 else []
     never_ending(bench.model)
     met.append(_preparation(bench))
     steering = _steering(bench)
     met.append(steering.met)
-    peak = peak_of(bench.model.device, bench.model.dtype, wanted.peak_tflops)
+    peak = peak_of(bench.model.device, bench.model.dtype, wanted.peak_tflops, bench.clock)
     _arithmetic(bench, peak)
     for tokens in wanted.tokens:
         met.append(_studies(bench, tokens, steering, wanted.one_a_call, compiled=wanted.compiled))
@@ -337,7 +337,11 @@ def _studies(bench: Bench, tokens: int, steering: _Steering, singles: int, *, co
     seconds: list[float] = []
     rows = []
     for name, rival, factor, bar in rivals:
-        their_first, their_peak = _first(bench, rival)
+        try:
+            their_first, their_peak = _first(bench, rival)
+        except torch.OutOfMemoryError:  # ours would halve its batch; a plain way ends
+            summary.add_row(name, "out of memory", "", "", "")
+            continue
         mine, theirs = _pairs(bench, ours, rival, warm=False)
         theirs = [factor * value for value in theirs]
         seconds += mine
@@ -345,6 +349,7 @@ def _studies(bench: Bench, tokens: int, steering: _Steering, singles: int, *, co
         scaled = factor * their_first
         summary.add_row(name, f"{scaled:.3g}", *_rates(median(theirs), len(views)), f"{their_peak:.0f}")
         model.network.__dict__.pop("_cache", None)  # generate keeps its static cache
+    seconds = seconds or [first]
     summary.add_row("m3node", f"{first:.3g}", *_rates(median(seconds), len(views)), f"{peak_mb:.0f}")
     CONSOLE.print(summary)
     met = print_ratios(f"The same, {tokens} tokens (seconds)", rows)

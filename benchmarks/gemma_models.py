@@ -93,7 +93,6 @@ def full_size_config(tokenizer: Any) -> Gemma3Config:
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
         eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        eos_token_id=tokenizer.eos_token_id,
     )
 
 
