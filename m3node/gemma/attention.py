@@ -107,7 +107,8 @@ class AttentionRows:
             logits = logits.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else logits + seen
         shares = logits.softmax(dim=-1)
         columns = self._keys[:, None, None, None, :].expand(*shares.shape[:-1], -1)
-        return shares.gather(-1, columns).permute(0, 3, 1, 2, 4)
+        chosen: torch.Tensor = shares.gather(-1, columns)
+        return chosen.permute(0, 3, 1, 2, 4)
 
 
 def attention_forward(
