@@ -181,6 +181,21 @@ def test_a_missing_extra_is_said_before_anything_is_run(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_test_model_is_called_so_in_every_file_and_runs_steered_and_not(phantoms: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantoms / "lesions-3", tmp_path / "cases" / "one")
+    command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--model", "test", "--no-plots"]
+    assert main([*command, "--liver", "truth", "--conditions", "crop,crop-steered", "--pictures", "1"]) == 0
+    found = results(tmp_path / "out")
+    assert [condition["key"] for condition in found["conditions"]] == ["crop", "crop-steered"]
+    for condition in found["conditions"]:
+        assert condition["metrics"]["unread"]["value"] == 0.0
+        assert "test model" in condition["detector"]["name"]
+    unsteered, steered = (dict(condition["detector"]["parameters"]) for condition in found["conditions"])
+    assert unsteered != steered
+    for name in ("results.csv", "results.json", "results.md"):
+        assert "test model" in (tmp_path / "out" / name).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from m3node.m3.linking import Chain, chain_score, link
 from m3node.m3.method import M3Method
 from m3node.m3.nms import FusedBox
 from m3node.m3.projection import Frame, project
-from m3node.m3.views import envelope_views, make_view, viewed_slices
+from m3node.m3.views import envelope_views, viewed_slices, whole_views
 from m3node.progress import silent
 from m3node.settings import M3Settings
 
@@ -63,17 +62,11 @@ def look(
     slices = viewed_slices(region.envelope, volume.geometry)
     paddings = sorted(settings.paddings)
     views = (
-        _whole_slices(volume, region, slices)
+        whole_views(volume, region, slices)
         if shown is Shown.SLICE
         else envelope_views(volume, region, slices, [paddings[len(paddings) // 2]])
     )
     return _single(detector, views, volume, region, settings)
-
-
-def _whole_slices(volume: CTVolume, region: LiverRegion, slices: Sequence[int]) -> Iterator[View]:
-    _, rows, columns = volume.geometry.shape
-    for k in slices:
-        yield replace(make_view(volume, region, k, ((0, rows), (0, columns)), 0.0), whole=True)
 
 
 def _single(
