@@ -7,7 +7,7 @@
     <data>/associations/<id>.jsonl                 an open association: who, and each instance it stored
     <data>/index/<series>.jsonl                    the headers of a series' instances, one line each
     <data>/manifests/<label>.g<generation>.json    a generation of a stack
-    <data>/results/<run>/                          findings.json, masks.npz, attention.npz, objects, overlay.png, run.json
+    <data>/results/<run>/                          findings.json, masks.npz, attention.npz, objects, run.json …
     <data>/outbox/<destination>/                   deliveries that wait; sent/ and aside/ below it
     <data>/commitments/<transaction>.json          storage commitment reports that came in
     <data>/locks/<role>.lock                       held by the process that is the role
