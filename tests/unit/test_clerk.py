@@ -79,9 +79,11 @@ def test_a_manifest_is_handed_over_though_the_house_is_in_trouble(
         dispatcher.close()
 
 
-def test_a_clerk_whose_house_is_broken_ends_so_that_it_is_started_again(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.timeout(60)  # it would wait for ever for the other thread
+@pytest.mark.parametrize("broken", ["catch_up", "Reconciler.new_manifests"])
+def test_a_clerk_of_which_either_thread_is_broken_ends_so_that_it_is_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    monkeypatch.setattr(clerk, "catch_up", lambda *_: Fails(ValueError("odd"))())
+    monkeypatch.setattr(f"{clerk.__name__}.{broken}", lambda *_: Fails(ValueError("odd"))())
     with pytest.raises(ValueError, match="odd"):
         run_clerk(settings, threading.Event())

@@ -79,9 +79,12 @@ def run_clerk(settings: Settings, stop: threading.Event) -> None:
     DataLayout(settings.data_dir).create()
     with ThreadPoolExecutor(1, "house") as pool:
         house = pool.submit(_keep_in_order, settings, stop)
-        _hand_over(settings, stop, house)
-        stop.set()
-        house.result()  # what nobody expected ends the process, and the supervisor starts it again
+        # What nobody expected, in either thread, ends the process, and the supervisor starts it again.
+        try:
+            _hand_over(settings, stop, house)
+        finally:
+            stop.set()  # also then: the pool waits for the other one
+        house.result()
 
 
 def _hand_over(settings: Settings, stop: threading.Event, house: Future[None]) -> None:
