@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from keeping import QUIET, Node
 
+from keeping import QUIET, Node
 from m3node.evaluation.ct_writer import seeded_uid
+from m3node.jobs.answer.rejections import record_rejection
+from m3node.settings import EligibilitySettings
 
 
 @pytest.fixture
@@ -56,3 +58,26 @@ def test_an_index_lost_after_the_answer_makes_nothing_new(node: Node) -> None:
     node.restart()
     node.wait(QUIET)
     assert len(node.manifests) == 1
+
+
+@pytest.mark.parametrize("settings", ["the same", "others"])
+def test_a_reason_that_the_index_has_lost_is_not_taken_for_the_answer_to_what_is_fit_now(
+    node: Node, settings: str
+) -> None:
+    files = node.series()
+    few = files[:5] if settings == "others" else (*files[:5], *files[6:])
+    node.store(*few)
+    node.wait(QUIET)
+    ((key, generation, digest, rejection),) = node.recorded
+    taken = record_rejection(node.layout, key, generation, digest, rejection)
+    (node.layout.index / f"{seeded_uid(1, 'series')}.jsonl").unlink()
+    if settings == "others":
+        node.settings = node.settings.model_copy(update={"eligibility": EligibilitySettings(min_slices=5)})
+    else:
+        node.store(files[5])
+    node.restart()
+    node.wait(QUIET)
+    (manifest,) = node.manifests
+    assert taken.name == f"{manifest.stack.label}.g1"
+    assert (manifest.generation, manifest.supersedes) == (2, "")
+    assert [reason for _, reason in node.reasons] == [rejection.reason], "it stays recorded, once"

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.uid import UID
@@ -115,7 +116,7 @@ class Answering:
             if following is None:
                 _log.info("stack %s: nothing new", stack.key.label)
             elif (rejection := self._judge(stack)) is None:
-                self._make(stack, following, segs, asked=record.urgent)
+                self._make(stack, self._not_taken(stack, following), segs, asked=record.urgent)
             else:
                 unfit = True
                 if not following.judged:
@@ -147,6 +148,16 @@ class Answering:
 
     def _judge(self, stack: Stack) -> Rejection | None:
         return judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
+
+    def _not_taken(self, stack: Stack, following: Next) -> Next:
+        """Pass over numbers under which a reason is recorded that the index has lost, in a power cut for example.
+
+        It lies where the run's findings would, and the run would end with it.
+        """
+        generation = following.generation
+        while _holds_reason(self._layout.results / f"{stack.key.label}.g{generation}"):
+            generation += 1
+        return replace(following, generation=generation)
 
     def _reject(self, stack: Stack, following: Next, rejection: Rejection, record: SeriesRecord) -> None:
         slices = _slices(stack)
@@ -210,6 +221,10 @@ class Answering:
             digest = hashlib.sha256(f"{series}\0{reason.value}".encode()).hexdigest()
             rejection = Rejection(reason, f"{group[0].message}{more}", series)
             self._record(StackKey(series, ""), 0, digest, rejection)
+
+
+def _holds_reason(folder: Path) -> bool:
+    return (folder / "findings.json").exists() and not (folder / "run.json").exists()
 
 
 def _slices(stack: Stack) -> str:
