@@ -11,13 +11,16 @@ import pytest
 
 from housekeeping import HOUR, KIND, House
 from ledgers import opened_ledger, rows_of
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.entry import Entry
+from m3node.delivery.outbox import box_of, enqueue, requeue, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
 from m3node.errors import DatabaseError
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.keeping import ends
 from m3node.jobs.keeping.house import THOROUGH_SECONDS, Housekeeping
+from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger, NoLedger
 from m3node.jobs.ledger.sync import sync
 from m3node.jobs.ledger.tables import Delivery
@@ -87,6 +90,23 @@ def test_results_of_which_something_may_still_be_sent_stay(keeping: Keeping, sta
     keeping.house.run("1.2", ended=NOW - 99 * DAY)
     keeping.house.delivery("1.2.g1", state, ended=NOW - 99 * DAY)
     keeping.keep()
+    assert KIND.file_name in keeping.files("1.2.g1")
+
+
+def test_results_stay_whose_dead_letter_is_asked_back_at_that_moment(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping.house.run("1.2", ended=NOW - 99 * DAY)
+    dead = keeping.house.delivery("1.2.g1", DeliveryState.DEAD, ended=NOW - 99 * DAY)
+
+    def asked_back(path: Path, filed: str) -> Entry:
+        if path == dead and path.exists():
+            requeue(keeping.layout, "pacs", path.stem)
+        return read_entry(path, filed)
+
+    monkeypatch.setattr(ends, "read_entry", asked_back)
+    keeping.keep()
+    assert [entry.run for entry in waiting(box_of(keeping.layout, "pacs"))] == ["1.2.g1"]
     assert KIND.file_name in keeping.files("1.2.g1")
 
 
