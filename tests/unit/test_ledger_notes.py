@@ -180,6 +180,16 @@ def test_a_run_that_is_requeued_is_as_if_it_had_never_begun(ledger: Ledger) -> N
     assert row_of(ledger, Run) == queued
 
 
+def test_a_run_that_somebody_else_ended_keeps_when_it_began_and_who_worked_on_it(ledger: Ledger) -> None:
+    ledger.note_manifest(MANIFEST)
+    ledger.note_started(RUN, "0")
+    began = row_of(ledger, Run)["started_at"]
+    taken_back = replace(RECORD, outcome=None, cancelled="by hand", objects=(), started_at=0.0, worker="")
+    ledger.note_record(taken_back, run=RUN, finished_at=103.5)
+    row = row_of(ledger, Run)
+    assert (row["state"], row["started_at"], row["worker"]) == ("cancelled", began, "0")
+
+
 def test_a_cancelled_run_says_why(ledger: Ledger) -> None:
     ledger.note_manifest(MANIFEST)
     ledger.note_cancelled(RUN, "taken back by hand")
@@ -197,15 +207,15 @@ def test_a_stack_that_is_not_fit_is_a_rejected_run_without_a_manifest(ledger: Le
     assert (row["series_instance_uid"], row["study_instance_uid"], row["finished_at"]) == ("1.2", "1.1", 50.0)
 
 
-def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger) -> None:
-    def note(series: str, first: float, last: float) -> None:
+@pytest.mark.parametrize("order", [("1.2", "1.3", "1.4"), ("1.4", "1.3", "1.2"), ("1.3", "1.4", "1.2")])
+def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger, order: tuple[str, ...]) -> None:
+    # Of the last one no file could be read.
+    times = {"1.2": (20.0, 30.0), "1.3": (10.0, 15.0), "1.4": (0.0, 0.0)}
+    for series in order:
+        first, last = times[series]
         ledger.note_series(
             series, "1.1", state=SeriesState.RECEIVING, instances=1, first_received_at=first, last_received_at=last
         )
-
-    note("1.2", 20.0, 30.0)
-    note("1.3", 10.0, 15.0)
-    note("1.4", 0.0, 0.0)  # none of its files could be read
     assert row_of(ledger, Study) == {
         "study_instance_uid": "1.1",
         "first_received_at": 10.0,
@@ -236,19 +246,22 @@ def test_a_delivery_is_noted_as_its_file_says(ledger: Ledger) -> None:
     assert (row["state"], row["stored_at"], row["finished_at"]) == ("confirmed", 10.5, 11.5)
 
 
-def test_a_slot_belongs_to_who_noted_it_last_until_he_is_gone(ledger: Ledger) -> None:
-    ledger.note_worker(0, "one", 7, "contrast")
-    first = row_of(ledger, Worker)
-    ledger.note_worker(0, "one", 7, "contrast")
-    again = row_of(ledger, Worker)
-    assert again["started_at"] == first["started_at"]
-    assert again["seen_at"] >= first["seen_at"]
-    ledger.note_worker(0, "two", 7, "contrast")
-    other = row_of(ledger, Worker)
-    assert other["host"] == "two"
-    assert other["started_at"] > first["started_at"]
+def test_a_slot_belongs_to_who_noted_it_last_until_he_is_gone(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for at, host, pid in ((100.0, "one", 7), (110.0, "one", 7), (120.0, "two", 7), (130.0, "two", 8)):
+        monkeypatch.setattr(notes.time, "time", lambda at=at: at)
+        ledger.note_worker(0, host, pid, "contrast")
+        row = row_of(ledger, Worker)
+        seen.append((row["host"], row["pid"], row["started_at"], row["seen_at"]))
+    assert seen == [
+        ("one", 7, 100.0, 100.0),
+        ("one", 7, 100.0, 110.0),
+        ("two", 7, 120.0, 120.0),
+        ("two", 8, 130.0, 130.0),
+    ]
+    ledger.note_worker(1, "two", 9, "contrast")
     ledger.note_worker_gone(0)
-    assert rows_of(ledger, Worker) == []
+    assert [row["slot"] for row in rows_of(ledger, Worker)] == [1]
 
 
 def test_the_progress_of_a_stage_is_not_noted_more_often_than_a_person_looks(

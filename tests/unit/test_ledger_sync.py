@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,18 +37,20 @@ from m3node.intake.series.manifest import Manifest, SliceRef, StackKey, read_man
 from m3node.jobs.answer.record import RunRecord, write_record
 from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.ledger.database import open_engine, writing
-from m3node.jobs.ledger.files import read_manifest_facts, read_rejection, read_series
+from m3node.jobs.ledger.files import read_entry, read_manifest_facts, read_rejection, read_series
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts
 from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.sync import SyncReport, catch_up, sync
 from m3node.jobs.ledger.tables import Delivery, Instance, Mark, Object, Run, Series, Study
+from m3node.jobs.ledger.upsert import upsert
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.settings import Settings
 from made_headers import HEADER
+from waiting import wait_for
 
 TABLES = (Study, Series, Instance, Run, Object, Delivery)
 TILTED = Rejection(Reason.TILTED, "tilted by 12 degrees", "1.4")
@@ -59,7 +62,7 @@ def header(series: str, number: int) -> InstanceHeader:
         path=f"1.1/{series}/{number}.dcm",
         sop_instance_uid=f"{series}.{number}",
         series_instance_uid=series,
-        received_at=10.0 + number,
+        received_at=10.0 * int(series.rpartition(".")[2]) + number,
     )
 
 
@@ -130,7 +133,8 @@ class Node:
         facts = [header_line(item) for item in headers]
         Index(self.layout.index).append(series, [*facts, *([settled_line(Settled(2, unfit=False))] if settled else [])])
         state = SeriesState.ANSWERED if settled else SeriesState.RECEIVING
-        self.ledger.note_series(series, "1.1", state=state, instances=2, first_received_at=10.0, last_received_at=11.0)
+        first, last = (item.received_at for item in headers)
+        self.ledger.note_series(series, "1.1", state=state, instances=2, first_received_at=first, last_received_at=last)
         self.ledger.note_instances(headers)
 
     def announce(self, made: Manifest) -> None:
@@ -162,7 +166,7 @@ class Node:
 
 def work(node: Node) -> None:
     """A bit of everything."""
-    for series in ("1.2", "1.3", "1.4", "1.5"):
+    for series in ("1.2", "1.3", "1.4", "1.5", "1.4.7"):
         node.receive(series)
     node.receive("1.6", settled=False)
     first, second = manifest("1.2"), manifest("1.2", 2, supersedes="key of 1.2  1")
@@ -174,6 +178,7 @@ def work(node: Node) -> None:
     node.end(record(manifest("1.3"), outcome=Outcome.REJECTED, rejection=failed, objects=()))
     node.reject(StackKey("1.4", ""), 1, TILTED)
     node.reject(StackKey("1.4", "12345678"), 2, TILTED)
+    node.reject(StackKey("1.4.7", ""), 1, TILTED)
     node.reject(StackKey("1.2", ""), 0, Rejection(Reason.NOT_CT, "no CT image", "1.2"))
     node.deliver(entry("pacs", "1.2.g1", state=DeliveryState.SENT, finished_at=41.5, stored_at=41.5), "sent")
     node.deliver(entry("archive", "1.2.g1", state=DeliveryState.RETRYING, attempts=2, not_before=50.5))
@@ -182,6 +187,19 @@ def work(node: Node) -> None:
 
 def everything(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
     return {kind.__tablename__: rows_of(ledger, kind) for kind in TABLES}
+
+
+def let_the_disks_clock_go_on(node: Node) -> None:
+    """Have all that is done from now on be told later than all that was done before."""
+    clock = node.layout.locks / "clock"
+    clock.touch()
+    before = clock.stat().st_ctime
+
+    def is_later() -> bool:
+        os.utime(clock)
+        return clock.stat().st_ctime > before
+
+    wait_for(is_later)
 
 
 def empty(ledger: Ledger) -> None:
@@ -208,11 +226,29 @@ def lite(tmp_path: Path) -> Iterator[Node]:
 def test_a_ledger_that_was_lost_is_made_again_as_it_was(node: Node) -> None:
     work(node)
     noted = everything(node.ledger)
-    assert {len(rows) for rows in noted.values()} == {1, 5, 10, 7, 3}
+    assert {len(rows) for rows in noted.values()} == {1, 6, 12, 8, 3}
     empty(node.ledger)
     report = sync(node.layout, node.ledger)
     assert everything(node.ledger) == noted
-    assert report == SyncReport(series=5, manifests=4, runs=6, deliveries=3)
+    assert report == SyncReport(series=6, manifests=4, runs=7, deliveries=3)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_it_does_not_matter_in_how_many_batches_it_is_made(
+    lite: Node, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr("m3node.jobs.ledger.sync.BATCH", batch)
+    work(lite)
+    noted = everything(lite.ledger)
+    empty(lite.ledger)
+    sync(lite.layout, lite.ledger)
+    assert everything(lite.ledger) == noted
+    shutil.rmtree(lite.layout.outbox)
+    for path in lite.layout.manifests.iterdir():
+        path.unlink()
+    sync(lite.layout, lite.ledger)
+    assert {row["state"] for row in rows_of(lite.ledger, Delivery)} == {"sent", "dead"}
+    assert "queued" not in {row["state"] for row in rows_of(lite.ledger, Run)}
 
 
 @pytest.mark.parametrize("follow", [sync, catch_up])
@@ -225,16 +261,101 @@ def test_following_the_files_of_a_ledger_that_is_right_changes_nothing(node: Nod
 
 
 def test_what_changed_since_the_last_pass_is_all_that_is_read(lite: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m3node.jobs.ledger.sync.SLACK_SECONDS", -0.02)  # later than what is there
-    work(lite)
-    assert catch_up(lite.layout, lite.ledger).series == 5
-    assert catch_up(lite.layout, lite.ledger) == SyncReport()
     monkeypatch.setattr("m3node.jobs.ledger.sync.SLACK_SECONDS", 0.0)
+    work(lite)
+    let_the_disks_clock_go_on(lite)
+    assert catch_up(lite.layout, lite.ledger).series == 6
+    assert catch_up(lite.layout, lite.ledger) == SyncReport()
     lite.receive("1.7")
     lite.announce(manifest("1.7"))
     lite.end(record(manifest("1.7")))
     lite.deliver(entry("pacs", "1.7.g1"))
+    let_the_disks_clock_go_on(lite)
     assert catch_up(lite.layout, lite.ledger) == SyncReport(series=1, manifests=1, runs=1, deliveries=1)
+    assert catch_up(lite.layout, lite.ledger) == SyncReport()
+
+
+def test_what_changes_while_a_pass_reads_is_read_by_the_next_one(lite: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3node.jobs.ledger.sync.SLACK_SECONDS", 0.0)
+    work(lite)
+    let_the_disks_clock_go_on(lite)
+
+    def meanwhile(stage: str, *_: int) -> None:
+        if stage == "outbox":
+            Index(lite.layout.index).append("1.7", [header_line(header("1.7", 0))])
+            let_the_disks_clock_go_on(lite)
+
+    sync(lite.layout, lite.ledger, progress=meanwhile)
+    let_the_disks_clock_go_on(lite)
+    assert catch_up(lite.layout, lite.ledger) == SyncReport(series=1)
+    assert "1.7" in {row["series_instance_uid"] for row in rows_of(lite.ledger, Series)}
+
+
+def test_a_change_that_is_told_a_tick_before_the_last_pass_is_read(lite: Node) -> None:
+    lite.receive("1.7")
+    let_the_disks_clock_go_on(lite)
+    told = (lite.layout.locks / "clock").stat().st_ctime
+    with writing(lite.ledger.engine) as connection:
+        upsert(connection, Mark, [{"name": "files", "at": told}])
+    assert catch_up(lite.layout, lite.ledger) == SyncReport(series=1)
+
+
+def test_what_a_pass_did_not_come_to_is_read_by_the_next_one(lite: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3node.jobs.ledger.sync.SLACK_SECONDS", 0.0)
+    work(lite)
+    noted = everything(lite.ledger)
+    empty(lite.ledger)
+    let_the_disks_clock_go_on(lite)
+
+    def refuse(*_: object) -> None:
+        raise DatabaseError("the database cannot be used")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("m3node.jobs.ledger.sync.put_records", refuse)
+        with pytest.raises(DatabaseError):
+            catch_up(lite.layout, lite.ledger)
+    catch_up(lite.layout, lite.ledger)
+    assert everything(lite.ledger) == noted
+
+
+def test_an_entry_that_is_filed_while_it_is_read_stops_nothing_and_is_read_where_it_lies(
+    lite: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = lite.deliver(entry("pacs", "1.2.g1", attempts=1))
+    lite.deliver(entry("pacs", "1.3.g1"))
+    empty(lite.ledger)
+
+    def filed_meanwhile(path: Path, filed: str) -> Entry:
+        if path == waits:
+            sent = entry("pacs", "1.2.g1", state=DeliveryState.SENT, finished_at=41.5)
+            (path.parent / "sent" / path.name).write_bytes(to_json(sent))
+            path.unlink()
+        return read_entry(path, filed)
+
+    with monkeypatch.context() as racing:
+        racing.setattr("m3node.jobs.ledger.sync.read_entry", filed_meanwhile)
+        sync(lite.layout, lite.ledger)
+    assert [row["run"] for row in rows_of(lite.ledger, Delivery)] == ["1.3.g1"]
+    catch_up(lite.layout, lite.ledger)
+    assert {row["run"]: row["state"] for row in rows_of(lite.ledger, Delivery)} == {
+        "1.2.g1": "sent",
+        "1.3.g1": "waiting",
+    }
+
+
+def test_a_note_that_comes_after_that_of_the_end_does_not_hide_it_for_ever(
+    lite: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m3node.jobs.ledger.sync.SLACK_SECONDS", 0.0)
+    cancelled = entry("pacs", "1.2.g1", state=DeliveryState.CANCELLED, finished_at=41.5)
+    lite.deliver(cancelled, "aside")
+    let_the_disks_clock_go_on(lite)
+    catch_up(lite.layout, lite.ledger)
+    lite.ledger.note_entry(entry("pacs", "1.2.g1", state=DeliveryState.RETRYING, failing_since=40.5))
+    let_the_disks_clock_go_on(lite)
+    catch_up(lite.layout, lite.ledger)
+    row = row_of(lite.ledger, Delivery)
+    assert (row["state"], row["failing_since"], row["finished_at"]) == ("cancelled", None, 41.5)
 
 
 def test_nothing_is_missed_when_the_clock_was_set_back(lite: Node) -> None:
@@ -310,6 +431,7 @@ def test_what_waits_without_a_file_is_gone_but_what_ended_is_remembered(lite: No
 
 def test_a_dead_letter_that_a_person_moved_back_up_waits_again(lite: Node) -> None:
     dead = lite.deliver(entry("pacs", "1.2.g1", state=DeliveryState.DEAD, finished_at=41.5), "aside")
+    os.utime(dead, (41.5, 41.5))  # moving it leaves the time of its content as it was
     catch_up(lite.layout, lite.ledger)
     assert row_of(lite.ledger, Delivery)["state"] == "dead"
     dead.rename(dead.parent.parent / dead.name)
@@ -389,7 +511,7 @@ def test_progress_is_told_to_the_end(lite: Node) -> None:
     work(lite)
     told: list[tuple[str, int, int]] = []
     sync(lite.layout, lite.ledger, progress=lambda *step: told.append(step))
-    assert ("index", 5, 5) in told
+    assert ("index", 6, 6) in told
     assert {stage for stage, done, total in told if done == total} == {stage for stage, _, _ in told}
 
 
@@ -430,7 +552,7 @@ def test_the_index_says_where_a_series_stands(tmp_path: Path) -> None:
     assert facts is not None
     assert facts.series["state"] is SeriesState.ANSWERED
     assert [row["path"] for row in facts.instances] == ["1.1/1.2/3.dcm"]
-    assert facts.series["first_received_at"] == facts.series["last_received_at"] == 13.0
+    assert facts.series["first_received_at"] == facts.series["last_received_at"] == 23.0
 
 
 def test_a_line_that_a_crash_tore_is_left_to_the_keeper(tmp_path: Path) -> None:
