@@ -15,6 +15,7 @@ from m3node.delivery.back_off import back_off
 from m3node.delivery.entry import Entry, from_json, to_json
 from m3node.delivery.outbox import (
     Box,
+    as_filed,
     box_of,
     cancel,
     cancel_one,
@@ -23,6 +24,7 @@ from m3node.delivery.outbox import (
     finish,
     kinds_for,
     put_off,
+    read_entry,
     requeue,
     rewrite,
     set_aside,
@@ -269,6 +271,75 @@ def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayo
     cancel(layout, RUN, "superseded")
     put_off(box, on_the_wire, "no answer", 0.0)
     assert waiting(box) == ()
+
+
+def test_what_an_attempt_made_of_an_entry_that_was_cancelled_meanwhile_is_told_as_its_file_says_it(
+    layout: DataLayout,
+) -> None:
+    box, entry = one_waiting(layout)
+    cancelled = cancel_one(layout, "pacs", entry.name, "not wanted")
+    assert put_off(box, entry, "no answer", 0.0) == cancelled
+    assert set_aside(box, entry, "refused with 0xA900") == cancelled
+    assert as_filed(box, entry) == cancelled
+
+
+@pytest.mark.parametrize("how", ["run", "one"])
+def test_an_attempt_that_is_written_down_meanwhile_keeps_nothing_from_being_cancelled(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    box, entry = one_waiting(layout)
+    meanwhile = [12345.0, 23456.0]
+
+    def finish_too_late(its: Box, was: Entry, done: Entry) -> bool:
+        if meanwhile:
+            put_off(its, was, "no answer", meanwhile.pop())
+        return finish(its, was, done)
+
+    monkeypatch.setattr("m3node.delivery.outbox.finish", finish_too_late)
+    if how == "run":
+        (cancelled,) = cancel(layout, RUN, "superseded")
+    else:
+        cancelled = cancel_one(layout, "pacs", entry.name, "superseded")
+        assert cancelled is not None
+    assert (cancelled.state, cancelled.attempts, cancelled.last_error) == (DeliveryState.CANCELLED, 2, "superseded")
+    assert waiting(box) == ()
+    assert as_filed(box, entry) == cancelled
+
+
+def test_one_that_is_stored_while_it_is_cancelled_is_not_said_to_be_cancelled(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, entry = one_waiting(layout)
+
+    def stored_before(its: Box, was: Entry, done: Entry) -> bool:
+        file_sent(its, was)
+        return finish(its, was, done)
+
+    monkeypatch.setattr("m3node.delivery.outbox.finish", stored_before)
+    assert cancel(layout, RUN, "superseded") == ()
+    assert cancel_one(layout, "pacs", entry.name, "superseded") is None
+    assert as_filed(box, entry).state is DeliveryState.SENT
+
+
+def test_an_entry_that_is_requeued_while_somebody_looks_for_it_is_not_lost(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, entry = one_waiting(layout)
+    set_aside(box, entry, "refused with 0xA900")
+    aside = box.aside / f"{entry.name}.json"
+    exists = Path.exists
+
+    def seen_and_gone(path: Path) -> bool:
+        found = exists(path)
+        if path == aside and found:
+            monkeypatch.undo()
+            assert requeue(layout, "pacs", entry.name) is not None
+        return found
+
+    monkeypatch.setattr(Path, "exists", seen_and_gone)
+    read_entry(box, entry.name)
+    assert not exists(aside)
+    assert [again.name for again in waiting(box)] == [entry.name]
 
 
 def test_an_entry_cancelled_while_it_was_stored_counts_as_sent(layout: DataLayout) -> None:

@@ -10,6 +10,7 @@ import pytest
 from committing import (
     NAME,
     NOW,
+    RUN,
     Asked,
     here,
     instances,
@@ -20,7 +21,7 @@ from fake_pacs import fake_pacs
 from m3node.delivery import commitment
 from m3node.delivery.commitment import after_store, review_stored
 from m3node.delivery.entry import to_json
-from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.outbox import box_of, cancel, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.intake.receive.commitment import acted_file, forget_reports, report_file
 from m3node.layout import DataLayout
@@ -188,15 +189,16 @@ def test_a_destination_that_need_not_commit_any_more_is_not_asked_again(tmp_path
     assert len(asked.transactions) == 1
 
 
-def test_an_entry_that_was_cancelled_while_it_was_stored_stays_cancelled_and_nobody_is_asked(tmp_path: Path) -> None:
+def test_an_entry_that_was_cancelled_while_it_was_stored_counts_as_sent_and_nobody_is_asked(tmp_path: Path) -> None:
     asked = Asked()
     with fake_pacs(commit=asked) as pacs:
         it = here(tmp_path, pacs)
-        read = it.entry
-        box = box_of(it.layout, "pacs")
-        box.file(NAME).rename(box.aside / f"{NAME}.json")
-        after = after_store(it.layout, it.destination, read, it.settings, NOW)
-    assert after == read
+        on_the_wire = it.entry
+        assert cancel(it.layout, RUN, "superseded") != ()
+        after = after_store(it.layout, it.destination, on_the_wire, it.settings, NOW)
+    assert after.state is DeliveryState.SENT
+    assert it.entry == after
+    assert list(box_of(it.layout, "pacs").aside.iterdir()) == []
     assert asked.transactions == []
 
 
