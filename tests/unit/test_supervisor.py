@@ -174,6 +174,16 @@ def test_a_process_that_keeps_dying_is_started_more_and_more_seldom_down_to_a_li
     assert pauses()[:4] == ["0.1", "0.2", "0.3", "0.3"]
 
 
+def test_a_process_that_lived_for_long_is_replaced_as_quickly_as_the_first_time(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor, "HEALTHY_SECONDS", 0.0)
+    start(Role("one", refuses))
+    wait_for(lambda: caplog.text.count("it is started again in") >= 3)
+    assert set(re.findall(r"it is started again in (\S+) s", caplog.text)) == {"0.1"}
+
+
 def test_a_process_for_which_the_system_has_no_room_is_started_when_it_has_and_the_others_live_on(
     start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
