@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,34 @@ def test_a_manifest_is_handed_over_though_the_house_is_in_trouble(
         stop.set()
         running.join()
         dispatcher.close()
+
+
+CHORES = ("catch_up", "Reconciler.all", "Housekeeping.keep_house")
+
+
+@pytest.mark.parametrize("failing", CHORES)
+def test_all_of_its_work_is_done_and_what_fails_is_tried_again_soon(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    for pause in ("FOLLOW_SECONDS", "ALL_SECONDS"):
+        monkeypatch.setattr(clerk, pause, 1e6)
+    done: Counter[str] = Counter()
+
+    def do(chore: str) -> None:
+        done[chore] += 1
+        if chore == failing and done[chore] < 3:
+            raise DatabaseError("away")
+
+    for chore in CHORES:
+        monkeypatch.setattr(f"{clerk.__name__}.{chore}", lambda *_, chore=chore: do(chore))
+    stop = threading.Event()
+    running = threading.Thread(target=run_clerk, args=(settings, stop))
+    running.start()
+    try:
+        wait_for(lambda: done[failing] == 3 and all(done[chore] for chore in CHORES))
+    finally:
+        stop.set()
+        running.join()
 
 
 @pytest.mark.timeout(60)  # it would wait for ever for the other thread
