@@ -104,18 +104,25 @@ def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
     assert len(pacs.kept) == 4
 
 
+def starts(layout: DataLayout) -> list[Path]:
+    return list(layout.outbox.glob("*/*.starts"))
+
+
 def ours_alive() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if isinstance(t, DULServiceProvider) and t.assoc.is_requestor]
 
 
-def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout) -> None:
+def test_a_stop_does_not_wait_for_a_peer_that_hangs_and_does_not_count_as_a_kill(layout: DataLayout) -> None:
     release = threading.Event()
-    slow = QUICK.model_copy(update={"response_seconds": 600.0})
+    # The node ends under the thread that waits; the tests' process waits for it.
+    slow = QUICK.model_copy(update={"response_seconds": 30.0})
     with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
         queue(layout, pacs.destination())
         with deliverer(layout, pacs.destination(), delivery=slow, drain=1.0) as role:
             wait_for(lambda: pacs.offered)
+            assert len(starts(layout)) == 1
         assert role.ended is False
+        assert starts(layout) == []
         wait_for(lambda: not ours_alive())
         assert len(left(layout)) == 4
         release.set()

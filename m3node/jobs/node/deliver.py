@@ -73,6 +73,7 @@ def deliver_until(settings: Settings, stop: threading.Event) -> bool:
         desk.courier.close()
     else:
         seconds = settings.jobs.drain_seconds
+        desk.courier.starts.take_back()
         _log.warning("an answer did not come within %g s (jobs.drain_seconds); it is sent again later", seconds)
     hang_up_all()
     desk.dispatcher.close()
