@@ -203,6 +203,7 @@ def test_a_stack_that_is_not_fit_is_a_rejected_run_without_a_manifest(ledger: Le
     ledger.note_rejected(key, "1.2.0badcafe.g3", "1.1", Rejection(Reason.TILTED, "tilted by 12 degrees", "1.2"), 50.0)
     row = row_of(ledger, Run)
     assert (row["state"], row["reason"], row["message"]) == ("rejected", "tilted", "tilted by 12 degrees")
+    assert (row["outcome"], row["manifest_key"]) == ("rejected", "")
     assert (row["label"], row["generation"], row["manifest_key"]) == ("1.2.0badcafe", 3, "")
     assert (row["series_instance_uid"], row["study_instance_uid"], row["finished_at"]) == ("1.2", "1.1", 50.0)
 
@@ -224,6 +225,13 @@ def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger, order: 
     assert [row["series_instance_uid"] for row in rows_of(ledger, Series)] == ["1.2", "1.3", "1.4"]
 
 
+def test_a_series_that_could_not_be_judged_has_failed_and_is_not_rejected(ledger: Ledger) -> None:
+    ledger.note_rejected(StackKey("1.2", ""), "1.2.g0.0123456789ab", "1.1", FAILED, 50.0)
+    row = row_of(ledger, Run)
+    assert (row["state"], row["reason"], row["message"]) == ("failed", "failed", "the detector failed")
+    assert (row["label"], row["generation"]) == ("1.2", 0)
+
+
 def test_instances_are_noted_once_each(ledger: Ledger) -> None:
     headers = [replace(HEADER, path=f"1.1/1.2/{n}.dcm", sop_instance_uid=f"1.3.{n}") for n in range(3)]
     ledger.note_instances(headers[:2])
@@ -233,7 +241,9 @@ def test_instances_are_noted_once_each(ledger: Ledger) -> None:
 
 def test_a_delivery_is_noted_as_its_file_says(ledger: Ledger) -> None:
     ledger.note_entry(ENTRY)
-    assert (row_of(ledger, Delivery)["state"], row_of(ledger, Delivery)["finished_at"]) == ("waiting", None)
+    row = row_of(ledger, Delivery)
+    assert (row["state"], row["queued_at"]) == ("waiting", 103.5)
+    assert (row["failing_since"], row["stored_at"], row["finished_at"]) == (None, None, None)
     retrying = replace(
         ENTRY, state=DeliveryState.RETRYING, attempts=3, last_error="no answer", not_before=9.5, failing_since=7.5
     )
@@ -281,7 +291,7 @@ def test_the_progress_of_a_stage_is_not_noted_more_often_than_a_person_looks(
 
 def test_what_was_sent_long_ago_is_forgotten_but_no_dead_letter_and_no_run(ledger: Ledger) -> None:
     ledger.note_manifest(MANIFEST)
-    objects = tuple(replace(OBJECT, sop_instance_uid=f"1.6.{n}") for n in range(4))
+    objects = tuple(replace(OBJECT, sop_instance_uid=f"1.6.{n}") for n in range(5))
     ledger.note_record(replace(RECORD, objects=objects), run=RUN, finished_at=103.5)
 
     def note(uid: str, destination: str, state: DeliveryState, finished_at: float) -> None:
@@ -303,11 +313,13 @@ def test_what_was_sent_long_ago_is_forgotten_but_no_dead_letter_and_no_run(ledge
     note("1.6.1", "b", DeliveryState.DEAD, 200.0)
     note("1.6.2", "a", DeliveryState.SENT, 200.0)
     note("1.6.2", "b", DeliveryState.WAITING, 0.0)
+    note("1.6.3", "a", DeliveryState.SENT, 200.0)
+    note("1.6.3", "b", DeliveryState.SENT, 300.0)
     ledger.note_instances([HEADER])
     assert ledger.forget_rows(before=201.0)
-    assert [row["sop_instance_uid"] for row in rows_of(ledger, Object)] == ["1.6.1", "1.6.2", "1.6.3"]
+    assert [row["sop_instance_uid"] for row in rows_of(ledger, Object)] == ["1.6.1", "1.6.2", "1.6.3", "1.6.4"]
     left = [(row["destination"], row["sop_instance_uid"], row["state"]) for row in rows_of(ledger, Delivery)]
-    assert left == [("b", "1.6.1", "dead"), ("b", "1.6.2", "waiting")]
+    assert left == [("b", "1.6.1", "dead"), ("b", "1.6.2", "waiting"), ("b", "1.6.3", "sent")]
     assert len(rows_of(ledger, Run)) == len(rows_of(ledger, Instance)) == 1
 
 

@@ -27,6 +27,7 @@ from m3node.intake.keeper.index import (
     Settled,
     header_line,
     own_line,
+    purged_line,
     refused_line,
     rejected_line,
     seg_line,
@@ -476,6 +477,21 @@ def test_a_record_of_an_older_release_takes_reason_and_time_from_the_findings(li
     assert (row["state"], row["message"], row["finished_at"]) == ("failed", "it failed", at)
 
 
+def test_a_record_of_an_older_release_that_says_no_time_has_that_of_its_file(lite: Node) -> None:
+    made = manifest("1.3")
+    lite.announce(made)
+    path = lite.end(record(made)) / "run.json"
+    tree = json.loads(path.read_text())
+    for name in ("rejection", "cancelled", "started_at", "finished_at", "worker"):
+        del tree[name]
+    path.write_text(json.dumps(tree))
+    os.utime(path, (77.5, 77.5))
+    empty(lite.ledger)
+    sync(lite.layout, lite.ledger)
+    row = row_of(lite.ledger, Run)
+    assert (row["state"], row["started_at"], row["finished_at"]) == ("done", None, 77.5)
+
+
 def test_damaged_files_are_named_and_cost_only_themselves(lite: Node) -> None:
     work(lite)
     noted = everything(lite.ledger)
@@ -553,6 +569,21 @@ def test_the_index_says_where_a_series_stands(tmp_path: Path) -> None:
     assert facts.series["state"] is SeriesState.ANSWERED
     assert [row["path"] for row in facts.instances] == ["1.1/1.2/3.dcm"]
     assert facts.series["first_received_at"] == facts.series["last_received_at"] == 23.0
+    index.append("1.2", [header_line(header("1.2", 4))])
+    facts = read_series(path)
+    assert facts is not None
+    assert (facts.series["state"], facts.series["instances"]) == (SeriesState.RECEIVING, 2)
+
+
+def test_a_series_whose_pixels_were_removed_is_remembered_with_its_instances(tmp_path: Path) -> None:
+    index, path = Index(tmp_path), tmp_path / "1.2.jsonl"
+    index.append("1.2", [header_line(header("1.2", number)) for number in range(3)])
+    index.append("1.2", [settled_line(Settled(3, unfit=False))])
+    index.append("1.2", [purged_line(99.5), settled_line(Settled(0, unfit=False, purged=True))])
+    facts = read_series(path)
+    assert facts is not None
+    assert (facts.series["state"], facts.series["purged_at"]) == (SeriesState.PURGED, 99.5)
+    assert (facts.series["instances"], len(facts.instances)) == (3, 3)
 
 
 def test_a_line_that_a_crash_tore_is_left_to_the_keeper(tmp_path: Path) -> None:

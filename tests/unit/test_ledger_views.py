@@ -109,12 +109,12 @@ def test_the_overview_says_of_each_destination_how_long_and_why_it_waits(ledger:
     deliver(ledger, "b", "1.1.g1", DeliveryState.WAITING, queued_at=300.0)
     failing = {"failing_since": 400.0, "last_error": "no answer", "not_before": 700.0}
     deliver(ledger, "b", "1.2.g1", DeliveryState.RETRYING, **failing)
-    deliver(ledger, "b", "1.3.g1", DeliveryState.RETRYING, **failing | {"failing_since": 450.0, "not_before": 800.0})
+    newer = {"failing_since": 450.0, "last_error": "no room", "not_before": 800.0}
+    deliver(ledger, "b", "1.3.g1", DeliveryState.RETRYING, **newer)
+    deliver(ledger, "b", "1.4.g1", DeliveryState.RETRYING, **failing)
     assert views.overview(ledger.engine, NOW).destinations == (
         DestinationView("a", {"dead": 1, "sent": 1}, oldest_at=None, failing_since=None, last_error=""),
-        DestinationView(
-            "b", {"retrying": 2, "waiting": 1}, oldest_at=300.0, failing_since=400.0, last_error="no answer"
-        ),
+        DestinationView("b", {"retrying": 3, "waiting": 1}, oldest_at=300.0, failing_since=400.0, last_error="no room"),
     )
 
 
