@@ -11,8 +11,8 @@ from rich.text import Text
 from m3node.cli.showing import BAD, CARE, GOOD, age, delivery_lines, megabytes, run_lines, table
 from m3node.jobs.engine.names import slot_of
 from m3node.jobs.ledger.view_types import DestinationView, Overview, StudyView
+from m3node.jobs.locks import slot_lock
 from m3node.jobs.node.glance import Glance
-from m3node.jobs.node.locks import slot_lock
 
 SHOWN = 20
 """Running jobs and kinds of dead letters that are shown; ``m3node jobs`` shows all."""

@@ -23,7 +23,7 @@ from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.view_types import RunView
-from m3node.jobs.node.locks import hold
+from m3node.jobs.locks import hold
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome

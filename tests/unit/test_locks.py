@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from m3node.jobs.node.locks import RoleHeldError, hold, holder
+from m3node.jobs.locks import RoleHeldError, hold, holder
 from m3node.layout import DataLayout
 
 
@@ -18,7 +18,7 @@ def test_a_role_begins_on_a_full_disk_and_keeps_a_second_one_out(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("m3node.jobs.node.locks.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("m3node.jobs.locks.PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(os, "pwrite", full)
     layout = DataLayout(tmp_path)
     with hold(layout, "listen"):

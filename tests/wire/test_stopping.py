@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fake_pacs import fake_pacs
-from m3node.jobs.node.locks import slot_lock
+from m3node.jobs.locks import slot_lock
 from postgres import PASSWORD
 from quick_node import alive, archive, made
 from quick_series import SLICES, quick_series, series_uid

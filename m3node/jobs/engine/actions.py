@@ -21,7 +21,7 @@ from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import LIVE, WAITING, Dispatcher, Work
 from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.node.locks import RoleHeldError, hold, holder, slot_lock
+from m3node.jobs.locks import RoleHeldError, hold, holder, slot_lock
 from m3node.layout import DataLayout
 from m3node.results.findings import Outcome
 from m3node.results.store import MASKS_FILE, load_findings

@@ -14,7 +14,7 @@ from m3node.errors import ConfigError, DatabaseError
 from m3node.jobs.ledger import views
 from m3node.jobs.ledger.database import describe_url, ledger_url, open_engine
 from m3node.jobs.ledger.view_types import DeliveryView, Overview
-from m3node.jobs.node.locks import Holder, holder, roles_seen, slot_lock
+from m3node.jobs.locks import Holder, holder, roles_seen, slot_lock
 from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
 from m3node.layout import DataLayout
 from m3node.settings import Settings

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from m3node.errors import DatabaseError
 from m3node.jobs.engine.setup import prepare
+from m3node.jobs.locks import hold
 from m3node.jobs.node import roles
-from m3node.jobs.node.locks import hold
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings

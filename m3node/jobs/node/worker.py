@@ -15,7 +15,7 @@ from m3node.jobs.engine.bench import Bench
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.node.locks import hold, slot_lock
+from m3node.jobs.locks import hold, slot_lock
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
