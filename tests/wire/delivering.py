@@ -22,8 +22,10 @@ from m3node.settings import DeliverySettings, Destination, JobSettings, Listener
 
 RUN = "1.2.3.g1"
 QUICK = DeliverySettings(connect_seconds=60.0, response_seconds=60.0, retry_first_seconds=0.05, retry_max_seconds=0.2)
-IMPATIENT = QUICK.model_copy(update={"connect_seconds": 0.5, "response_seconds": 0.5})
+IMPATIENT = QUICK.model_copy(update={"response_seconds": 0.5})
 """For peers that never answer; elsewhere a busy machine must not be taken for one."""
+PATIENT = QUICK.model_copy(update={"retry_first_seconds": 600.0, "retry_max_seconds": 600.0})
+"""For what must not be tried again before the test is over."""
 ENTRIES = "[!.]*.json"
 """Whole entries: what is half written has another name."""
 SEG, REPORT = ObjectKind.SEGMENTATION.value, ObjectKind.REPORT.value

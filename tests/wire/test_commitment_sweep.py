@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from committing import (
@@ -18,10 +19,10 @@ from committing import (
 )
 
 from fake_pacs import fake_pacs
-from m3node.delivery import commitment
+from m3node.delivery import commitment, commitment_reports
 from m3node.delivery.commitment import after_store, review_stored
-from m3node.delivery.entry import to_json
-from m3node.delivery.outbox import box_of, cancel, waiting
+from m3node.delivery.entry import Entry, to_json
+from m3node.delivery.outbox import Box, box_of, cancel, rewrite, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.intake.receive.commitment import acted_file, forget_reports, report_file
 from m3node.layout import DataLayout
@@ -87,6 +88,26 @@ def test_only_a_report_that_names_it_as_committed_confirms(
     reported(it, mine.transaction_uid, [*instances(1), *uids * committed], uids * failed, reason=0x0119)
     (after,) = it.sweep()
     assert (after.state, after.last_error) == (DeliveryState.WAITING, f"not committed to: {error}")
+
+
+def test_a_failure_of_a_request_that_another_has_just_followed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_pacs(commit=Asked()) as pacs:
+        it = here(tmp_path, pacs)
+        mine = it.stored()
+    reported(it, mine.transaction_uid, [], [mine.sop_instance_uid])
+    anew = replace(mine, transaction_uid="2.25.6", requested_at=NOW + 1)
+    settle = commitment_reports.settle
+
+    def asked_anew_before(box: Box, *more: Any) -> Entry | None:
+        assert rewrite(box, mine, anew)
+        return settle(box, *more)
+
+    monkeypatch.setattr(commitment_reports, "settle", asked_anew_before)
+    assert it.sweep() == []
+    assert it.entry == anew
+    assert it.reports("acted") == [mine.transaction_uid]
 
 
 def test_a_report_that_is_cancelled_or_has_ended_meanwhile_changes_nothing(tmp_path: Path) -> None:
