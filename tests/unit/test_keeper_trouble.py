@@ -110,12 +110,14 @@ def test_a_judge_that_fails_costs_only_its_own_series(node: Node, monkeypatch: p
 
 def test_a_file_that_left_the_spool_before_it_was_read_is_passed_over(node: Node) -> None:
     files = node.series()
-    node.store(*files, close=False)
-    path, _ = node.spool(files[5])
+    node.store(*files[:5], *files[6:], close=False)
+    node.keeper.step()
+    path, status = node.spool(files[5])
+    node.leases["PACS"].append(path, status)
     (node.layout.root / path).unlink()
     node.close()
     node.wait(QUIET)
-    assert node.reasons == [(1, Reason.UNEVEN_SPACING)]
+    assert node.reasons == [(1, Reason.UNEVEN_SPACING)], "nobody waits for it"
 
 
 def test_a_full_disk_postpones_the_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

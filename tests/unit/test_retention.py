@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from housekeeping import HOUR, House
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
+from m3node.imaging.digest import content_digest
+from m3node.intake.keeper.answering import Answering
+from m3node.intake.keeper.index import Index
+from m3node.intake.keeper.keeper import nobody
 from m3node.intake.keeper.purging import Held
+from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.keeping.retention import EARLY_SECONDS, Retention, over
 from m3node.rejection import Reason, Rejection
 from m3node.settings import RetentionSettings, Settings
@@ -141,8 +146,15 @@ def test_a_damaged_record_keeps_its_series(house: House) -> None:
 
 
 def test_a_series_that_could_not_be_judged_is_kept(house: House) -> None:
-    digest = hashlib.sha256(b"1.2\0failed").hexdigest()
-    (house.layout.results / f"1.2.g0.{digest[:12]}").mkdir()
+    answering = Answering(
+        house.layout,
+        Settings(),
+        Index(house.layout.index),
+        record=partial(record_rejection, house.layout),
+        content_digest=content_digest,
+        announce=nobody,
+    )
+    answering.fail("1.2", "it broke")
     assert gone(house, held("1.2", "1.3")) == ["1.3"]
 
 
