@@ -27,7 +27,7 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     Parameters
     ----------
     settings : Settings
-        The tree; port 0 lets the system choose.
+        The tree, which travels to other processes; port 0 lets the system choose.
     stop : threading.Event
         Ends the node in order.
     ready_file : Path, optional
@@ -41,7 +41,6 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     StartError
         The port cannot be listened on.
     """
-    settings = portable(settings)
     if settings.watch.folder is not None:
         roles.prepare_watch(settings)
     _run(settings, stop, roles.serving(settings), roles.locks_taken(settings), ready_file)
@@ -57,14 +56,7 @@ def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None
     StartError
         The port cannot be listened on.
     """
-    _run(portable(settings), stop, roles.listening(), (), ready_file)
-
-
-def portable(settings: Settings) -> Settings:
-    """Return the tree as a plain ``Settings`` (it travels to other processes) with an absolute data folder."""
-    values = {name: getattr(settings, name) for name in Settings.model_fields}
-    values["data_dir"] = settings.data_dir.expanduser().absolute()
-    return Settings.model_construct(**values)
+    _run(settings, stop, roles.listening(), (), ready_file)
 
 
 def _run(
