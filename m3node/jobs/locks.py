@@ -94,7 +94,7 @@ def holder(layout: DataLayout, role: str) -> Holder | None:
     """Return who is a role now; None when nobody is."""
     path = _file(layout, role)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # who asks may not be allowed to write
     except OSError:
         return None
     try:
