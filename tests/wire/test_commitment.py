@@ -237,6 +237,7 @@ def test_a_peer_that_cannot_now_is_asked_again(tmp_path: Path, status: int) -> N
         after = it.stored()
         assert (after.state, after.requested_at, after.not_before) == (DeliveryState.STORED, 0.0, NOW + 2.0)
         assert f"0x{status:04X}" in after.last_error
+        assert review_stored(it.layout, it.settings, NOW + 9000) == []  # it is to be asked for, and not sent, again
         again = it.stored(NOW + 2)
     assert (again.state, again.requested_at, again.last_error) == (DeliveryState.STORED, NOW + 2, "")
 

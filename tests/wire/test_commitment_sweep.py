@@ -275,6 +275,23 @@ def test_killed_before_the_request_was_noted_the_first_requests_report_confirms_
     assert len(asked.transactions) == 1
 
 
+def test_killed_before_the_entrys_file_says_it_the_report_is_acted_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> bool:
+        raise Killed
+
+    with fake_pacs(commit=Asked()) as pacs:
+        it = here(tmp_path, pacs)
+        mine = it.stored()
+    reported(it, mine.transaction_uid, [mine.sop_instance_uid])
+    with monkeypatch.context() as patch:
+        patch.setattr(commitment_reports, "write", die)
+        with pytest.raises(Killed):
+            it.sweep()
+    assert [entry.state for entry in it.sweep()] == [DeliveryState.CONFIRMED]
+
+
 def test_killed_between_the_entrys_file_and_the_reports_the_report_is_filed_away_later(tmp_path: Path) -> None:
     with fake_pacs(commit=Asked()) as pacs:
         it = here(tmp_path, pacs)
