@@ -112,6 +112,7 @@ def test_each_answer_means_stored_again_or_refused(layout: DataLayout, reply: Re
         Reply(200, JSON, b'{"00081199": 3}'),
         Reply(200, JSON, b"{nope"),
         Reply(200, JSON, b"[" * 100_000),
+        Reply(200, JSON, failed("UID", 7).replace(b"7]", b"1e999]")),
         Reply(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
     ],
     ids=lambda reply: f"{reply.status} {reply.body[:12]!r}",
