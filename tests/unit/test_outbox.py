@@ -90,7 +90,7 @@ def test_queueing_a_run_again_adds_nothing_that_waits_was_sent_or_was_set_aside(
     first, second, *_ = waiting(box)
     file_sent(box, first)
     set_aside(box, second, "0xC000 cannot understand")
-    enqueue(layout, RUN, objects, [destination()])
+    assert enqueue(layout, RUN, objects, [destination()]) == ()
     assert kinds_waiting(box) == ["volumes.sr", "presentation.pr"]
 
 
