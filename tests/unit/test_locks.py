@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,38 @@ def test_who_may_only_read_the_data_folder_is_told_who_is_a_role(
             found = holder(layout, "listen")
         assert found is not None
         assert found.pid == os.getpid()
+
+
+def test_who_is_a_role_is_named_though_one_with_a_longer_name_was_it_before(tmp_path: Path) -> None:
+    layout = DataLayout(tmp_path)
+    layout.locks.mkdir()
+    (layout.locks / "listen.lock").write_text('{"host": "' + "x" * 200 + '", "pid": 1, "since": 1.0}')
+    assert holder(layout, "listen") is None
+    with hold(layout, "listen"):
+        found = holder(layout, "listen")
+        assert found is not None
+        assert found.pid == os.getpid()
+
+
+def test_who_comes_when_a_role_is_just_ending_waits_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m3node.jobs.locks.PATIENCE_SECONDS", 60.0)
+    layout, refused = DataLayout(tmp_path), threading.Event()
+    flock = fcntl.flock
+
+    def noted(handle: int, how: int) -> None:
+        try:
+            flock(handle, how)
+        except BlockingIOError:
+            refused.set()
+            raise
+
+    def replacing() -> None:
+        with hold(layout, "listen"):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with hold(layout, "listen"):
+            monkeypatch.setattr(fcntl, "flock", noted)
+            next_one = pool.submit(replacing)
+            assert refused.wait(60)
+        next_one.result()

@@ -264,6 +264,33 @@ def test_a_dead_letter_that_is_requeued_waits_to_be_sent_at_once_with_its_attemp
     assert requeue(layout, "pacs", entry.name) is None
 
 
+def test_a_dead_letter_that_is_requeued_is_sent_and_asked_for_as_if_it_had_never_been(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    stored = replace(
+        entry, state=DeliveryState.STORED, stored_at=5.0, transaction_uid="1.2.3", requested_at=6.0, failing_since=4.0
+    )
+    assert rewrite(box, entry, stored)
+    set_aside(box, stored, "no report of its commitment within 3600 s")
+    assert requeue(layout, "pacs", entry.name) == replace(entry, last_error="no report of its commitment within 3600 s")
+
+
+def test_an_entry_that_is_confirmed_lies_with_what_was_sent(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    confirmed = replace(entry, state=DeliveryState.CONFIRMED, finished_at=9.0)
+    assert finish(box, entry, confirmed)
+    assert from_json((box.sent / f"{entry.name}.json").read_bytes()) == confirmed
+    assert (waiting(box), list(box.aside.iterdir())) == ((), [])
+
+
+def test_failures_in_a_row_begin_with_the_first_of_them_and_end_with_a_success(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    first = put_off(box, entry, "no answer", 12345.0, since=7.0)
+    assert first.failing_since == 7.0
+    again = put_off(box, first, "no answer", 23456.0, since=9.0)
+    assert again.failing_since == 7.0
+    assert file_sent(box, again).failing_since == 0.0
+
+
 def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayout) -> None:
     enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
     box = box_of(layout, "pacs")
