@@ -141,10 +141,9 @@ def test_who_looks_after_the_others_ends_when_they_have(start: Callable[..., Run
 
 def test_work_at_hand_has_the_drain_seconds_to_end_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
-    ready, stop = threading.Event(), threading.Event()
+    stop = threading.Event()
     settings = Settings(data_dir=tmp_path, jobs=JobSettings(drain_seconds=60.0))
-    node = Supervisor((Role("worker", ends_late),), settings, lambda *_: ready.set())
-    threading.Thread(target=lambda: ready.wait(60) and stop.set()).start()
+    node = Supervisor((Role("worker", ends_late),), settings, lambda *_: stop.set())
     node.run(stop)
     assert (tmp_path / "early ended").exists()
 
