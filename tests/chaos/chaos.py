@@ -29,6 +29,7 @@ from killed_node import RECEIVER, SUPERVISOR, KilledNode
 from recovery import Gauge, Recovery
 from sender import Sender
 
+from lines import whole_lines
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.settings import load
 from quick_series import SECONDS, SLICES, STEPS, quick_environment, quick_series, series_uid
@@ -157,7 +158,7 @@ def run(plan: Plan, root: Path) -> Outcome:
         outcome.kills = Counter(node.kills)
         outcome.recovery = recovery.seconds
         outcome.resent_instances = sum(sender.repeated for sender in senders)
-        begun = [json.loads(line) for line in (root / "steps").read_text().splitlines()]
+        begun = [json.loads(line) for line in whole_lines(root / "steps")]
         outcome.steps = Counter(line["step"] for line in begun)
         distinct = Counter(step for step, _ in {(line["step"], line["run"]) for line in begun})
         outcome.repeats = outcome.steps - distinct
@@ -265,8 +266,7 @@ def _gauges(
         return _count(layout.results, "*/run.json")
 
     def begun(worker: str = "") -> list[str]:
-        lines = steps.read_text().splitlines() if steps.exists() else []
-        found = [json.loads(line) for line in lines if line.endswith("}")]
+        found = [json.loads(line) for line in whole_lines(steps)]
         return [line["run"] for line in found if worker in ("", line["worker"])]
 
     def anybody_sends() -> bool:

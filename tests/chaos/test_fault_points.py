@@ -16,6 +16,7 @@ from archive import Archive, open_archive
 from checks import Answers, check, read_answers
 from killed_node import KilledNode
 
+from lines import whole_lines
 from m3node.faults import VARIABLE
 from quick_series import SLICES, STEPS, quick_environment, quick_series, series_uid
 
@@ -64,7 +65,7 @@ class Scene:
 
     def begun_as_often_as(self, times: dict[str, int], run: str) -> bool:
         """Whether each step of a run was begun so often."""
-        found = [json.loads(line) for line in self.steps.read_text().splitlines()]
+        found = [json.loads(line) for line in whole_lines(self.steps)]
         return Counter(line["step"] for line in found if line["run"] == run) == times
 
     def offered(self, answers: Answers) -> int:
