@@ -18,7 +18,7 @@ from m3node.disk import Watermark
 from m3node.errors import DatabaseError
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.engine.dispatch import Dispatcher
-from m3node.jobs.keeping import ends
+from m3node.jobs.keeping import ends, house
 from m3node.jobs.keeping.house import THOROUGH_SECONDS, Housekeeping
 from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger, NoLedger
@@ -241,6 +241,27 @@ def test_a_record_stays_that_alone_keeps_an_object_from_being_sent_again(keeping
     assert half_filed.exists()
     assert enqueue(keeping.layout, "1.2.g1", record.objects, [PACS]) == ()
     assert waiting(box_of(keeping.layout, "pacs")) == ()
+
+
+def test_records_that_are_moved_while_others_are_looked_at_stop_nothing(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = NOW - 31 * DAY
+    paths = []
+    for number in range(5):
+        keeping.house.run(f"1.{number}", ended=old)
+        paths.append(keeping.house.delivery(f"1.{number}.g1", DeliveryState.SENT, ended=old))
+
+    def the_others_are_moved(path: Path, filed: str) -> Entry:
+        for other in paths:
+            if other != path and other.exists():
+                other.rename(other.with_suffix(".moved"))
+        return read_entry(path, filed)
+
+    monkeypatch.setattr(house, "read_entry", the_others_are_moved)
+    keeping.keep()
+    assert [path for path in paths if path.exists()] == []
+    assert len(list(paths[0].parent.glob("*.moved"))) == 4
 
 
 @pytest.fixture
