@@ -32,6 +32,13 @@ from made_headers import HEADER
 from postgres import PASSWORD
 
 STUDY = "1.1"
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is said of ages does not depend on how long it takes to ask."""
+    monkeypatch.setattr(time, "time", lambda: NOW)
 
 
 @pytest.fixture
