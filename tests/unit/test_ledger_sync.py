@@ -190,11 +190,11 @@ def everything(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
     return {kind.__tablename__: rows_of(ledger, kind) for kind in TABLES}
 
 
-def let_the_disks_clock_go_on(node: Node) -> None:
-    """Have all that is done from now on be told later than all that was done before."""
+def let_the_disks_clock_go_on(node: Node, until: float = 0.0) -> None:
+    """Have all that is done from now on be told later than all that was done before, and than a time."""
     clock = node.layout.locks / "clock"
     clock.touch()
-    before = clock.stat().st_ctime
+    before = max(clock.stat().st_ctime, until)
 
     def is_later() -> bool:
         os.utime(clock)
@@ -294,8 +294,8 @@ def test_what_changes_while_a_pass_reads_is_read_by_the_next_one(lite: Node, mon
 
 def test_a_change_that_is_told_a_tick_before_the_last_pass_is_read(lite: Node) -> None:
     lite.receive("1.7")
-    let_the_disks_clock_go_on(lite)
-    told = (lite.layout.locks / "clock").stat().st_ctime
+    told = (lite.layout.index / "1.7.jsonl").stat().st_ctime + 0.01
+    let_the_disks_clock_go_on(lite, told)
     with writing(lite.ledger.engine) as connection:
         upsert(connection, Mark, [{"name": "files", "at": told}])
     assert catch_up(lite.layout, lite.ledger) == SyncReport(series=1)
