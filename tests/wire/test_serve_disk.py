@@ -60,7 +60,7 @@ def test_a_disk_that_is_full_loses_nothing_that_was_acknowledged_and_the_node_go
         node.until(lambda: "the disk refuses" in node.log or "waits: " in node.log)
         disk.empty()
         node.send(*during)
-        # Half of the second may have been judged by itself, when the rest was long in coming; it counts as a generation.
+        # Half of the second may have been judged by itself, when the rest was long in coming: that is a generation.
         node.until(
             lambda: (
                 len(node.manifests) == 2 and all(node.answered(Path(each.file_name).stem) for each in node.manifests)
