@@ -27,12 +27,11 @@ from m3node.intake.keeper.urgency import ROUTINE, STAT, is_urgent
 from m3node.intake.series import sop_classes
 from m3node.intake.series.eligibility import judge
 from m3node.intake.series.header import InstanceHeader
-from m3node.intake.series.manifest import Manifest, StackKey, make_manifest, slices_digest, write_manifest
+from m3node.intake.series.manifest import StackKey, make_manifest, slices_digest, write_manifest
 from m3node.intake.series.seg_reference import read_seg_reference
 from m3node.intake.series.selection import select
 from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.layout import DataLayout
-from m3node.logs import describe
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
@@ -40,9 +39,6 @@ _log = logging.getLogger(__name__)
 
 Record = Callable[[StackKey, int, str, Rejection], object]
 """Records why a stack (with its generation) or instances of a series (generation 0) get no results."""
-
-Announce = Callable[[Manifest], object]
-"""Told of each manifest right after it was written."""
 
 Content = Callable[[Path], str]
 """Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected``."""
@@ -59,7 +55,7 @@ class Answering:
         ``eligibility``, ``selection`` and ``completeness`` count.
     index : Index
         Gets what was not fit, and the content digests of revisions.
-    record, content_digest, announce : callable
+    record, content_digest : callable
         Come from later stages, which intake does not know.
     """
 
@@ -71,14 +67,12 @@ class Answering:
         *,
         record: Record,
         content_digest: Content,
-        announce: Announce,
     ) -> None:
         self._layout = layout
         self._settings = settings
         self._index = index
         self._record = record
         self._content_digest = content_digest
-        self._announce = announce
 
     def answer(self, series: str, record: SeriesRecord) -> Settled:
         """Answer a complete series; what is answered already stays as it is.
@@ -179,10 +173,6 @@ class Answering:
         path = write_manifest(manifest, self._layout.manifests)
         slices, stat = len(stack.slices), ", urgent" if urgent else ""
         _log.info("manifest %s: %d slices, %d SEGs with a liver%s", path.stem, slices, len(segs), stat)
-        try:
-            self._announce(manifest)
-        except Exception as error:  # noqa: BLE001 - the manifest is written: who looks for new ones finds it
-            _log.error("manifest %s could not be announced, and waits to be found: %s", path.stem, describe(error))
 
     def _content(self, series: str, record: SeriesRecord, header: InstanceHeader) -> str:
         digest = record.contents.get(header.path)
