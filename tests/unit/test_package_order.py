@@ -41,7 +41,7 @@ FLOW = (
 )
 """The packages and modules below ``m3node``, each row allowed to import its own and those above."""
 
-INSIDE = {"jobs": ({"locks"}, {"answer"}, {"ledger"}, {"engine", "inputs"}, {"keeping"}, {"node"})}
+INSIDE = {"jobs": ({"locks", "trouble"}, {"answer"}, {"ledger"}, {"engine", "inputs"}, {"keeping"}, {"node"})}
 """The same within a package."""
 
 TOOLS = {"evaluation": {"imaging", "liver", "detectors", "m3", "results"}}

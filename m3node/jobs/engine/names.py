@@ -76,3 +76,9 @@ def next_id(workflow_id: str) -> str:
     """Return the workflow ID of the attempt after this one."""
     subject, _, attempt = workflow_id.rpartition(":")
     return f"{subject}:{int(attempt) + 1}"
+
+
+def id_before(workflow_id: str) -> str:
+    """Return the workflow ID of the attempt before this one; empty for the first."""
+    subject, _, attempt = workflow_id.rpartition(":")
+    return f"{subject}:{int(attempt) - 1}" if attempt and int(attempt) > 1 else ""
