@@ -139,6 +139,7 @@ def test_status_says_what_is_down_done_and_stuck_and_how_to_mend_it(
         lines = said(capsys, "status", "--data-dir", folder).splitlines()
     text = "\n".join(lines)
     assert [line.split()[:2] for line in lines[2:5]] == [["listen", "runs"], ["worker-0", "DOWN"], ["deliver", "DOWN"]]
+    assert "worker-0 is down: start it, or give what it had begun to others with m3node takeover 0" in text
     assert "queue      1 stat; the oldest for 1 min" in text
     assert "1 done" in text
     assert "1 failed" in text

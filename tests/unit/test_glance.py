@@ -83,6 +83,17 @@ def test_a_worker_that_vanished_is_missed_and_one_that_was_stopped_in_order_is_n
     assert {role.name: role.detector for role in glance.roles if role.detector} == {"worker-1": DETECTOR}
 
 
+def test_a_slot_that_was_killed_is_missed_though_neither_settings_nor_ledger_know_of_it(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, jobs=JobSettings(slots=1))
+    for role, order in (("worker-3", False), ("worker-4", True), ("deliver", False)):
+        with hold(DataLayout(tmp_path), role) as tenure:
+            tenure.leaves_something = not order  # as kill -9 does
+    with opened_ledger(settings):
+        glance = look(settings, time.time())
+    assert glance.trouble == ""
+    assert alive(glance) == {"listen": False, "worker-0": False, "worker-3": False, "deliver": False}
+
+
 def test_dead_letters_are_counted_by_where_they_should_go_and_what_they_ended_with(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     with opened_ledger(settings) as ledger:

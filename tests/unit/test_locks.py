@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from m3node.jobs.locks import RoleHeldError, hold, holder
+from m3node.jobs.locks import RoleHeldError, hold, holder, left_by
 from m3node.layout import DataLayout
 
 
@@ -83,3 +83,22 @@ def test_who_comes_when_a_role_is_just_ending_waits_for_that(tmp_path: Path, mon
             next_one = pool.submit(replacing)
             assert refused.wait(60)
         next_one.result()
+
+
+def test_who_ends_in_order_is_forgotten_and_who_does_not_or_leaves_something_is_remembered(tmp_path: Path) -> None:
+    layout = DataLayout(tmp_path)
+    assert left_by(layout, "worker-3") is None
+    with hold(layout, "worker-3"):
+        assert left_by(layout, "worker-3") is None
+    assert left_by(layout, "worker-3") is None
+    with hold(layout, "worker-3") as tenure:
+        tenure.leaves_something = True
+    left = left_by(layout, "worker-3")
+    assert left is not None
+    assert left.pid == os.getpid()
+    with hold(layout, "worker-3"):
+        pass
+    assert left_by(layout, "worker-3") is None
+    with pytest.raises(KeyboardInterrupt), hold(layout, "worker-3"):
+        raise KeyboardInterrupt
+    assert left_by(layout, "worker-3") is not None

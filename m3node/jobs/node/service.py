@@ -12,7 +12,7 @@ from pathlib import Path
 
 from m3node.errors import DatabaseError
 from m3node.jobs.engine.setup import prepare
-from m3node.jobs.locks import hold
+from m3node.jobs.locks import hold, left_by
 from m3node.jobs.node import roles
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
@@ -74,8 +74,9 @@ def _run(
         for name in free:
             # The process that is the role takes it again. Looked at here, so that a role that runs apart is named
             # at the start, and not by a process that is started in vain for ever.
-            with hold(layout, name):
-                pass
+            left = left_by(layout, name)
+            with hold(layout, name) as tenure:
+                tenure.leaves_something = left is not None
         try:
             prepare(settings)
         except DatabaseError as error:
