@@ -28,6 +28,7 @@ from committing import (
     send,
 )
 from pynetdicom import evt
+from pynetdicom.dimse_messages import N_ACTION_RSP
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import Event
 from receiving import Node, running
@@ -207,6 +208,22 @@ def test_a_request_without_an_answer_is_asked_again_and_nothing_is_sent_again(tm
         "",
     )
     assert asked.transactions == [done.transaction_uid] != [after.transaction_uid]
+
+
+def test_an_empty_answer_to_the_request_is_none_and_leaves_no_thread_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = N_ACTION_RSP.primitive_to_message
+
+    def strip(self: N_ACTION_RSP, primitive: object) -> None:
+        plain(self, primitive)
+        del self.command_set.Status
+
+    monkeypatch.setattr(N_ACTION_RSP, "primitive_to_message", strip)
+    with fake_pacs(commit=Asked()) as pacs:
+        after = here(tmp_path, pacs).stored()
+        wait_for(lambda: not ours_alive())
+    assert (after.state, after.requested_at, after.not_before) == (DeliveryState.STORED, 0.0, NOW + 2.0)
 
 
 def test_a_report_whose_requests_answer_was_lost_counts(node: Node) -> None:

@@ -37,7 +37,7 @@ from m3node.delivery.outbox import box_of, put_off, waiting
 from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination
@@ -277,6 +277,58 @@ def test_what_waited_as_long_for_a_dead_destination_is_given_up_with_its_probe_a
     # One of the others is the next to try.
     assert [(entry.run, entry.kind, entry.attempts) for entry in result.wake] == [(young, SEG, 1)]
     assert {entry.run for entry in left(layout).values()} == {young}
+
+
+def test_a_probe_that_is_no_good_itself_has_nothing_given_up_that_the_destination_did_not_fail_for_so_long(
+    layout: DataLayout,
+) -> None:
+    with fake_pacs() as pacs:
+        dead = pacs.destination()
+    short = QUICK.model_copy(update={"give_up_hours": 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m3node.delivery.outbox.time.time", lambda: 1_000_000.0)
+        queue(layout, dead)  # and nobody delivered until now
+    with courier_for(layout, dead, delivery=short) as courier:
+        assert go(layout, dead, short, courier).put_off == 1
+        (layout.results / RUN / f"{SEG}.dcm").unlink()
+        wait_for(lambda: go(layout, dead, short, courier).aside == 1)
+    assert [(entry.kind, entry.state) for entry in entries_aside(layout)] == [(SEG, DeliveryState.DEAD)]
+    assert set(left(layout)) == {REPORT, "volumes.sr", "presentation.pr"}
+
+
+def test_an_association_that_is_lost_just_before_the_next_object_costs_it_nothing(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = [sendable(item.path) for item in make_run(layout, RUN)]
+    send = StoreAssociation.send
+    lost = []
+
+    def send_behind_the_loss(self: StoreAssociation, item: Sendable) -> Sent:
+        if not lost:
+            lost.append(item)
+            self._association.abort()
+        return send(self, item)
+
+    with fake_pacs() as pacs, courier_for(layout, pacs.destination()) as courier:
+        assert courier.send(pacs.destination(), first).verdict is Verdict.STORED
+        monkeypatch.setattr(StoreAssociation, "send", send_behind_the_loss)
+        assert courier.send(pacs.destination(), second).verdict is Verdict.STORED
+        assert (len(lost), len(pacs.offered), pacs.associations) == (1, 2, 2)
+
+
+def test_an_object_that_was_offered_and_not_answered_is_not_offered_again_at_once(layout: DataLayout) -> None:
+    items = [sendable(item.path) for item in make_run(layout, RUN)]
+
+    def abort_the_second(event: Event) -> int:
+        if len(pacs.offered) == 2:
+            event.assoc.abort()
+        return 0x0000
+
+    with fake_pacs() as pacs, courier_for(layout, pacs.destination()) as courier:
+        pacs.answer = abort_the_second
+        told = [courier.send(pacs.destination(), item) for item in items[:2]]
+        assert [(sent.verdict, sent.unknown) for sent in told] == [(Verdict.STORED, False), (Verdict.AGAIN, True)]
+        assert pacs.offered == [item.sop_instance_uid for item in items[:2]]
 
 
 def test_a_peer_that_closes_a_lingering_association_costs_the_next_object_nothing(layout: DataLayout) -> None:

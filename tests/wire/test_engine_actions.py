@@ -20,7 +20,7 @@ from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.answer.steps import find, make_detector
 from m3node.jobs.engine import names
 from m3node.jobs.engine.actions import Refused
-from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.progress import silent
 from m3node.rejection import Reason, Rejection
 from working import Workplace, run_of, workplace
@@ -228,6 +228,25 @@ def test_a_run_that_ends_while_it_is_being_cancelled_leaves_no_wish_and_nothing_
     assert "3 deliveries" in place.actions.cancel_run(run_of(manifest))
     assert waiting(box_of(place.layout, "archive")) == ()
     assert not (place.layout.results / run_of(manifest) / "cancel").exists()
+
+
+def test_a_run_that_ends_just_before_it_is_closed_as_cancelled_is_not_said_to_be_cancelled(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = place.series(0)
+    attempts_of = place.dispatcher.attempts_of
+
+    def just_ended(prefix: str) -> tuple[Work, ...]:
+        if place.record(manifest) is None:
+            answer(place, manifest)
+        return attempts_of(prefix)
+
+    monkeypatch.setattr(place.dispatcher, "attempts_of", just_ended)
+    assert "had just ended" in place.actions.cancel_run(run_of(manifest))
+    record = place.record(manifest)
+    assert record is not None
+    assert len(record.objects) == 3
+    assert waiting(box_of(place.layout, "archive")) == ()  # the wish was heard in the end
 
 
 def test_what_is_due_does_not_wait_for_an_attempt_that_was_put_off(place: Workplace) -> None:
