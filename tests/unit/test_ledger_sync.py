@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text, update
 
-from ledgers import DATABASES, opened_ledger, row_of, rows_of
+from ledgers import DATABASES, opened_ledger, put_received, row_of, rows_of
 from m3node.delivery.entry import Entry, to_json
 from m3node.delivery.outbox import box_of
 from m3node.delivery.state import DeliveryState
@@ -135,8 +135,7 @@ class Node:
         Index(self.layout.index).append(series, [*facts, *([settled_line(Settled(2, unfit=False))] if settled else [])])
         state = SeriesState.ANSWERED if settled else SeriesState.RECEIVING
         first, last = (item.received_at for item in headers)
-        self.ledger.note_series(series, "1.1", state=state, instances=2, first_received_at=first, last_received_at=last)
-        self.ledger.note_instances(headers)
+        put_received(self.ledger, series, "1.1", state=state, first=first, last=last, headers=headers)
 
     def announce(self, made: Manifest) -> None:
         write_manifest(made, self.layout.manifests)
@@ -244,6 +243,9 @@ def test_it_does_not_matter_in_how_many_batches_it_is_made(
     empty(lite.ledger)
     sync(lite.layout, lite.ledger)
     assert everything(lite.ledger) == noted
+    for series in ("1.7", "1.8", "1.9"):
+        lite.announce(manifest(series))
+        lite.deliver(entry("pacs", f"{series}.g1"))
     shutil.rmtree(lite.layout.outbox)
     for path in lite.layout.manifests.iterdir():
         path.unlink()
