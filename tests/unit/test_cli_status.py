@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ledgers import opened_ledger
+from ledgers import opened_ledger, put_received
 from m3node.cli import main
 from m3node.cli.main import build_parser
 from m3node.cli.showing import age, run_lines
@@ -21,7 +21,6 @@ from m3node.delivery.state import DeliveryState
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.view_types import RunView
 from m3node.jobs.locks import hold
 from m3node.layout import DataLayout
@@ -112,9 +111,7 @@ def entry(run: str, state: DeliveryState, error: str = "", destination: str = "p
 
 def noted(ledger: Ledger) -> None:
     """A night on which most things happened."""
-    ledger.note_series(
-        "1.2", STUDY, state=SeriesState.ANSWERED, instances=12, first_received_at=1.0, last_received_at=2.0
-    )
+    put_received(ledger, "1.2", STUDY, instances=12)
     for number, priority in enumerate(("routine", "stat", "routine", "routine"), start=2):
         ledger.note_manifest(manifest(f"1.{number}", priority))
     ledger.note_started("1.2.g1", "slot-0")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledgers import DATABASES, opened_ledger, row_of, rows_of
+from ledgers import DATABASES, opened_ledger, put_received, row_of, rows_of
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
@@ -19,7 +19,6 @@ from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger import notes
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger, NoLedger
-from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, Study, Worker
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
@@ -190,14 +189,6 @@ def test_a_run_that_somebody_else_ended_keeps_when_it_began_and_who_worked_on_it
     assert (row["state"], row["started_at"], row["worker"]) == ("cancelled", began, "0")
 
 
-def test_a_cancelled_run_says_why(ledger: Ledger) -> None:
-    ledger.note_manifest(MANIFEST)
-    ledger.note_cancelled(RUN, "taken back by hand")
-    row = row_of(ledger, Run)
-    assert (row["state"], row["message"]) == ("cancelled", "taken back by hand")
-    assert row["finished_at"] is not None
-
-
 def test_a_stack_that_is_not_fit_is_a_rejected_run_without_a_manifest(ledger: Ledger) -> None:
     key = StackKey("1.2", "0badcafe")
     ledger.note_rejected(key, "1.2.0badcafe.g3", "1.1", Rejection(Reason.TILTED, "tilted by 12 degrees", "1.2"), 50.0)
@@ -214,9 +205,7 @@ def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger, order: 
     times = {"1.2": (20.0, 30.0), "1.3": (10.0, 15.0), "1.4": (0.0, 0.0)}
     for series in order:
         first, last = times[series]
-        ledger.note_series(
-            series, "1.1", state=SeriesState.RECEIVING, instances=1, first_received_at=first, last_received_at=last
-        )
+        put_received(ledger, series, "1.1", first=first, last=last)
     assert row_of(ledger, Study) == {
         "study_instance_uid": "1.1",
         "first_received_at": 10.0,
@@ -230,13 +219,6 @@ def test_a_series_that_could_not_be_judged_has_failed_and_is_not_rejected(ledger
     row = row_of(ledger, Run)
     assert (row["state"], row["reason"], row["message"]) == ("failed", "failed", "the detector failed")
     assert (row["label"], row["generation"]) == ("1.2", 0)
-
-
-def test_instances_are_noted_once_each(ledger: Ledger) -> None:
-    headers = [replace(HEADER, path=f"1.1/1.2/{n}.dcm", sop_instance_uid=f"1.3.{n}") for n in range(3)]
-    ledger.note_instances(headers[:2])
-    ledger.note_instances(headers)
-    assert [row["sop_instance_uid"] for row in rows_of(ledger, Instance)] == ["1.3.0", "1.3.1", "1.3.2"]
 
 
 def test_a_delivery_is_noted_as_its_file_says(ledger: Ledger) -> None:
@@ -315,7 +297,7 @@ def test_what_was_sent_long_ago_is_forgotten_but_no_dead_letter_and_no_run(ledge
     note("1.6.2", "b", DeliveryState.WAITING, 0.0)
     note("1.6.3", "a", DeliveryState.SENT, 200.0)
     note("1.6.3", "b", DeliveryState.SENT, 300.0)
-    ledger.note_instances([HEADER])
+    put_received(ledger, "1.2", "1.1", headers=[HEADER])
     assert ledger.forget_rows(before=201.0)
     assert [row["sop_instance_uid"] for row in rows_of(ledger, Object)] == ["1.6.1", "1.6.2", "1.6.3", "1.6.4"]
     left = [(row["destination"], row["sop_instance_uid"], row["state"]) for row in rows_of(ledger, Delivery)]
