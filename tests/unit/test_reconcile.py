@@ -47,7 +47,7 @@ class Engine(Dispatcher):
         self.told.append(f"engine: {run} {priority}")
         known = names.job_prefix(manifest_key) in self.live(names.JOBS)
         if not known:
-            self.holds(names.job_id(manifest_key, 1), names.JOBS)
+            self.holds(names.job_prefix(manifest_key) + "1", names.JOBS)
         return not known
 
     def send_at_once(self, entry: Entry) -> bool:
@@ -156,7 +156,7 @@ def test_a_run_that_has_ended_is_not_handed_over_nor_one_that_is_under_way(node:
     (node.layout.manifests / "1.2.g1.json").unlink()  # one that says nothing
     node.series("1.2")
     under_way = node.series("1.3")
-    node.engine.holds(names.job_id(under_way.key, 4), names.JOBS, "PENDING")
+    node.engine.holds(names.job_prefix(under_way.key) + "4", names.JOBS, "PENDING")
     node.series("1.4")
     assert node.reconciler.new_manifests() == 1
     assert node.reconciler.all() == Reconciled()
@@ -230,7 +230,7 @@ def test_what_is_put_off_waits_for_its_time(node: Node) -> None:
 def test_a_job_that_a_clock_put_off_for_years_is_woken_and_one_that_waits_its_time_is_not(node: Node) -> None:
     for number, seconds in enumerate((3600.0 * 24 * 365, names.LONGEST_PAUSE)):
         made = node.series(f"1.{number}")
-        node.engine.holds(names.job_id(made.key, 2), names.JOBS, "DELAYED")
+        node.engine.holds(names.job_prefix(made.key) + "2", names.JOBS, "DELAYED")
         node.engine.work[-1] = replace(node.engine.work[-1], delayed_until=time.time() + seconds)
     assert node.reconciler.all() == Reconciled()
     assert node.engine.told == ["wake: job:key of 1.0:2"]

@@ -38,7 +38,7 @@ def claimed(place: Workplace, number: int, slot: int, seconds: float) -> Manifes
             {
                 "executor": names.slot_executor(slot),
                 "at": int(1000 * (time.time() - seconds)),
-                "id": names.job_id(manifest.key, 1),
+                "id": names.job_prefix(manifest.key) + "1",
             },
         )
     engine.dispose()
@@ -67,7 +67,7 @@ def test_a_job_that_was_claimed_and_not_begun_goes_back_and_no_other_one(place: 
         dispatcher=place.dispatcher,
         name=names.slot_executor(0),
     )
-    with bench.job(names.job_id(at_hand.key, 1)):
+    with bench.job(names.job_prefix(at_hand.key) + "1"):
         take_up_stranded(bench)
     assert state(place, lost) == "ENQUEUED"
     assert [state(place, manifest) for manifest in left_alone] == ["PENDING"] * 3

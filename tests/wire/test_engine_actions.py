@@ -60,7 +60,7 @@ def test_a_failed_run_is_requeued_as_often_as_it_fails_and_all_that_it_said_is_k
     for number in (1, 2):
         answer(place, manifest, Rejection(Reason.FAILED, f"failed {number}", run_of(manifest)))
         assert "is queued again" in place.actions.requeue_run(run_of(manifest))
-        place.dispatcher.cancel([names.job_id(manifest.key, number)])  # as if a worker had done it
+        place.dispatcher.cancel([f"{names.job_prefix(manifest.key)}{number}"])  # as if a worker had done it
     kept = [json.loads((folder / f"run.failed-{number}.json").read_text()) for number in (1, 2)]
     assert [record["rejection"]["message"] for record in kept] == ["failed 1", "failed 2"]
     assert {path.name for path in folder.iterdir()} == {
@@ -173,7 +173,7 @@ def test_rows_of_what_has_ended_are_forgotten_and_others_kept(place: Workplace) 
     ended, waits = place.series(0), place.series(1)
     for manifest in (ended, waits):
         place.enqueue(manifest)
-    place.dispatcher.cancel([names.job_id(ended.key, 1)])
+    place.dispatcher.cancel([names.job_prefix(ended.key) + "1"])
     assert place.dispatcher.forget(before=0.0) == 0
     assert place.dispatcher.forget(before=4e9) == 1
     assert set(place.dispatcher.live(names.JOBS)) == {names.job_prefix(waits.key)}
@@ -184,7 +184,7 @@ def test_the_first_attempt_is_remembered_while_a_later_one_waits(place: Workplac
     manifest = place.series(0)
     place.enqueue(manifest)
     for number in (1, 2):
-        place.dispatcher.cancel([names.job_id(manifest.key, number)])
+        place.dispatcher.cancel([f"{names.job_prefix(manifest.key)}{number}"])
         place.enqueue(manifest)
     assert place.dispatcher.forget(before=4e9) == 1
     assert attempts(place.dispatcher, manifest) == ["CANCELLED", "ENQUEUED"]

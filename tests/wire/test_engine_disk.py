@@ -27,7 +27,7 @@ def hand_over_again_and_again(place: Workplace, manifest: Manifest) -> None:
     """What is left in the last page of the database's log may take a few."""
     for _ in range(1000):
         place.enqueue(manifest)
-        place.dispatcher.cancel([names.job_id(manifest.key, 1)])
+        place.dispatcher.cancel([names.job_prefix(manifest.key) + "1"])
 
 
 def test_jobs_go_on_by_themselves_when_the_databases_disk_has_room_again(tmp_path: Path) -> None:

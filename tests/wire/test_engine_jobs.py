@@ -215,7 +215,7 @@ def test_a_run_is_cancelled_while_it_waits_and_while_it_is_worked_on(place: Work
 def test_the_reconciler_hands_over_what_an_empty_engine_does_not_know(place: Workplace) -> None:
     manifests = [place.series(number) for number in range(3)]
     place.enqueue(manifests[0])
-    place.dispatcher.cancel([names.job_id(manifests[0].key, 1)])
+    place.dispatcher.cancel([names.job_prefix(manifests[0].key) + "1"])
     assert place.reconciler.all().jobs == 3
     assert place.reconciler.all().jobs == 0
     place.work(manner="short")

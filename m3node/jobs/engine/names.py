@@ -32,13 +32,8 @@ def priority_number(priority: str) -> int:
 
 
 def job_prefix(manifest_key: str) -> str:
-    """What the workflow IDs of all attempts at a manifest begin with."""
+    """What the workflow IDs of all attempts at a manifest begin with; the attempt's number follows, from 1."""
     return f"job:{manifest_key}:"
-
-
-def job_id(manifest_key: str, attempt: int) -> str:
-    """Workflow ID of an attempt at a manifest, from 1: enqueueing it twice is enqueueing it once."""
-    return f"{job_prefix(manifest_key)}{attempt}"
 
 
 def delivery_prefix(destination: str, name: str) -> str:
