@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from delivering import QUICK, RUN, SEG, aside, courier_for, go, left, queue, que
 
 from fake_pacs import FakePacs, fake_pacs
 from m3node.delivery.attempt import attempt
-from m3node.delivery.outbox import box_of, file_sent, requeue
-from m3node.delivery.rounds import Round
+from m3node.delivery.outbox import box_of, file_sent, requeue, rewrite
+from m3node.delivery.rounds import Round, deliver_due
 from m3node.delivery.starts import starts_left
 from m3node.delivery.store_scu import StoreAssociation
 from m3node.faults import VARIABLE
@@ -106,6 +107,22 @@ def test_an_attempt_that_ends_in_order_leaves_no_start_whatever_it_came_to(layou
         pacs.answer = 0x0000
         assert go(layout, pacs.destination(), QUICK.model_copy(update={"retry_max_seconds": 1e-9})) == Round(stored=4)
     assert list(box_of(layout, "pacs").folder.glob("*.starts")) == []
+
+
+def test_what_has_waited_long_is_not_given_up_with_an_object_that_is_set_aside_by_itself(layout: DataLayout) -> None:
+    with fake_pacs() as pacs:
+        destination = pacs.destination()
+    queue(layout, destination)
+    box = box_of(layout, "pacs")
+    for entry in left(layout).values():
+        assert rewrite(box, entry, replace(entry, queued_at=1.0))
+    box.starts(NAME).write_text("1\n" * 3)
+    with courier_for(layout, destination) as courier:
+        courier.reach.unreachable("pacs", NAME, "no connection")
+        settings = settings_for(layout, destination)
+        deliver_due(layout, destination, settings, courier, first=NAME)
+    assert set(aside(layout)) == {SEG}
+    assert sum(entry.attempts for entry in left(layout).values()) == 1
 
 
 def test_starts_that_a_kill_left_behind_do_not_count_once_it_is_filed_or_requeued(layout: DataLayout) -> None:
