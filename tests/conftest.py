@@ -9,11 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 pytest_plugins = ["postgres"]
 
 REQUIRE_ALL = os.environ.get("M3NODE_TEST_REQUIRE_ALL") == "1"
 """Set in CI: what is missing there is a failure, not a skip."""
+
+
+# A machine with much else to do is no finding: its stalls are longer than what hypothesis allows an example.
+hypothesis_settings.register_profile(
+    "unhurried", parent=hypothesis_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("unhurried")
 
 
 def missing(what: str) -> None:

@@ -40,7 +40,6 @@ class Node:
         self.layout.create()
         self.now = 1000.0
         self.recorded: list[tuple[StackKey, int, str, Rejection]] = []
-        self.announced: list[Manifest] = []
         self.disposable: list[str] = []
         self.settings = Settings(
             data_dir=self.layout.root,
@@ -60,7 +59,6 @@ class Node:
             self.settings,
             record=self._record,
             content_digest=content_digest,
-            announce=self.announced.append,
             disposable=self._dispose,
             clock=lambda: self.now,
         )

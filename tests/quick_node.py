@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fake_pacs import FakePacs
-from m3node.jobs.node.locks import holder
+from m3node.jobs.locks import holder
 from quick_series import quick_environment
 from served import ServedNode
 

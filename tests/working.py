@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from lines import whole_lines
 from m3node.evaluation.ct_writer import axial_geometry, seeded_uid, write_ct_series
 from m3node.faults import VARIABLE
 from m3node.intake.series.manifest import Manifest, make_manifest, write_manifest
@@ -90,8 +91,9 @@ class Workplace:
             Its slot.
         manner : str
             ``real``: as it is. ``slow``: looking for lesions takes ``seconds`` longer, and tells its progress;
-            ``stuck``: it tells nothing meanwhile. ``short``: all that a run does is to wait for ``seconds`` and be
-            rejected. ``deadly``: looking at the run that the file ``deadly`` names kills the worker.
+            ``stuck``: it tells nothing meanwhile. ``short``: all that a run does is to wait for ``seconds``, and for
+            `let_go` after `hold`, and be rejected. ``deadly``: looking at the run that the file ``deadly`` names kills
+            the worker.
         seconds : float
             See there.
         """
@@ -101,6 +103,14 @@ class Workplace:
             process = subprocess.Popen(command, stdout=log, stderr=log, env={**environment, VARIABLE: str(self.faults)})
         self._processes.append(process)
         return process
+
+    def hold(self) -> None:
+        """Let no ``short`` run end until `let_go`."""
+        (self.root / "hold").touch()
+
+    def let_go(self) -> None:
+        """Undo `hold`."""
+        (self.root / "hold").unlink()
 
     def enqueue(self, manifest: Manifest) -> bool:
         """Hand a manifest to the engine."""
@@ -120,7 +130,7 @@ class Workplace:
         """What became of a manifest's run; None before its end."""
         return read_record(self.layout.results / run_of(manifest))
 
-    def until(self, condition: Callable[[], object], seconds: float = 90.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 300.0) -> None:
         """Wait until something is so; fail with the workers' log when it is not so in time."""
         deadline = time.monotonic() + seconds
         while not condition():
@@ -133,9 +143,7 @@ class Workplace:
 
     def steps(self, step: str = "", run: str = "", edge: str = "+") -> list[Done]:
         """The steps that were begun or ended, in order."""
-        path = self.root / "steps"
-        lines = path.read_text().splitlines() if path.exists() else []
-        done = [Done(**json.loads(line)) for line in lines]
+        done = [Done(**json.loads(line)) for line in whole_lines(self.root / "steps")]
         return [item for item in done if item.edge == edge and step in ("", item.step) and run in ("", item.run)]
 
     def begun(self, step: str, manifest: Manifest) -> bool:
@@ -199,6 +207,8 @@ def _main(config: str, slot: str, manner: str, seconds: str) -> None:
     def behaving(manifest: Any, folder: Any, settings: Any, detector: Any, progress: Any, **more: Any) -> Any:
         if manner == "short":
             time.sleep(float(seconds))
+            while (root / "hold").exists():
+                time.sleep(0.02)
             raise InputRejected(Reason.FAILED, "not looked at in this test")
         if manner == "deadly" and (root / "deadly").read_text() == folder.name:
             os.kill(os.getpid(), signal.SIGKILL)

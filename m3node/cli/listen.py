@@ -6,29 +6,27 @@ import argparse
 from functools import partial
 from typing import Any
 
-from m3node.cli.options import text_epilog
-from m3node.cli.process import STOPPING, add_flags, add_listener_flags, run_process
-
-EPILOG = f"""\
-{text_epilog("m3node listen --config /etc/m3node.toml", "m3node listen --config /etc/m3node.toml --port 11112")}
-
-One for a data folder. It also hands complete series over to the workers, and keeps the ledger and the disk in order.
-{STOPPING}"""
+from m3node.cli.process import add_flags, add_listener_flags, add_process, run_process
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_process(
+        subparsers,
         "listen",
-        help="receive only: one role of the node, as a process of its own",
+        handle,
+        summary="receive only: one role of the node, as a process of its own",
         description="Receives by DICOM and decides when a series is complete; m3node worker and m3node deliver do the "
         "rest, here or on other machines with the same data folder and database.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=(
+            "m3node listen --config /etc/m3node.toml",
+            "m3node listen --config /etc/m3node.toml --port 11112",
+        ),
+        note="One for a data folder. It also hands complete series over to the workers, and keeps the ledger and "
+        "the disk in order.",
     )
     add_flags(parser)
     add_listener_flags(parser)
-    parser.set_defaults(handler=handle)
 
 
 def handle(arguments: argparse.Namespace) -> int:

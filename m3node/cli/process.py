@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from m3node.cli.options import add_config, add_data_dir
+from m3node.cli.options import add_config, add_data_dir, text_epilog
 from m3node.logs import set_up
 from m3node.settings import Settings, load
 
@@ -16,6 +17,44 @@ STOPPING = """\
 SIGTERM and Ctrl-C stop it in order with exit status 0: what is at hand has jobs.drain_seconds to be finished. Whatever
 was acknowledged is on disk; work that was under way goes on at the next start.
 """
+
+
+def add_process(
+    subparsers: Any,
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    examples: Sequence[str],
+    note: str,
+) -> argparse.ArgumentParser:
+    """Add the command of a process, without its flags.
+
+    Parameters
+    ----------
+    subparsers : argparse action
+        Of the ``m3node`` command.
+    name : str
+        The command.
+    handler : callable
+        Carries it out, by `run_process`.
+    summary, description : str
+        What ``m3node --help`` says of it, and ``m3node NAME --help``.
+    examples : sequence of str
+        Command lines.
+    note : str
+        What to know besides.
+    """
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"{text_epilog(*examples)}\n\n{note}\n{STOPPING}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(handler=handler)
+    return parser
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +82,7 @@ def run_process(arguments: argparse.Namespace, name: str, work: Callable[[Settin
     name : str
         What its log lines call it.
     work : callable
-        Returns when the event is set.
+        Returns when the event is set; the tree that it is given can travel to other processes.
     """
     flags = {
         "data_dir": arguments.data_dir,
@@ -59,5 +98,12 @@ def run_process(arguments: argparse.Namespace, name: str, work: Callable[[Settin
     from m3node.jobs.node.supervisor import stop_on_signals  # noqa: PLC0415 - keeps --help and --version quick
 
     stop_on_signals(stop, signal.SIGTERM, signal.SIGINT)
-    work(settings, stop)
+    work(_portable(settings), stop)
     return 0
+
+
+def _portable(settings: Settings) -> Settings:
+    """Return the tree as a plain ``Settings`` with an absolute data folder."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    values["data_dir"] = settings.data_dir.expanduser().absolute()
+    return Settings.model_construct(**values)

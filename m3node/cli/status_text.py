@@ -11,8 +11,8 @@ from rich.text import Text
 from m3node.cli.showing import BAD, CARE, GOOD, age, delivery_lines, megabytes, run_lines, table
 from m3node.jobs.engine.names import slot_of
 from m3node.jobs.ledger.view_types import DestinationView, Overview, StudyView
+from m3node.jobs.locks import slot_lock, slot_of_lock
 from m3node.jobs.node.glance import Glance
-from m3node.jobs.node.locks import slot_lock
 
 SHOWN = 20
 """Running jobs and kinds of dead letters that are shown; ``m3node jobs`` shows all."""
@@ -66,6 +66,10 @@ def _roles(glance: Glance) -> Iterator[RenderableType]:
     yield shown
     if all(role.holder is None for role in glance.roles):
         yield Text("The node is down: start it with m3node serve.", style=BAD)
+        return
+    for slot in (slot_of_lock(role.name) for role in glance.roles if role.holder is None):
+        if slot is not None:
+            yield f"worker-{slot} is down: start it, or give what it had begun to others with m3node takeover {slot}"
 
 
 def _work(glance: Glance, overview: Overview) -> Iterator[RenderableType]:

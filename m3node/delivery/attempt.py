@@ -11,6 +11,7 @@ from m3node.delivery.commitment import after_store
 from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, box_of, file_sent, put_off, read_entry, set_aside
+from m3node.delivery.starts import starts_left
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import Sendable, Sent, sendable
@@ -29,7 +30,8 @@ def attempt(
 ) -> Entry | None:
     """Send an object, and write down what became of it.
 
-    Killed before the last line was written, it is repeated: the same bytes go again, under the same UID.
+    Killed before the last line was written, it is repeated: the same bytes go again, under the same UID. When that has
+    happened ``jobs.poison_limit`` times in a row, the object is set aside.
 
     Parameters
     ----------
@@ -58,6 +60,17 @@ def attempt(
     entry = read_entry(box, name)
     if entry is None:
         return None
+    limit = settings.jobs.poison_limit
+    if starts_left(box, name) >= limit:
+        times = f"{limit} times" if limit > 1 else "once"
+        why = f"the process that delivers died {times} while sending it: look at memory and the log of that time"
+        return _give_up(box, entry, why)
+    with courier.starts.attempt(box, name):
+        return _attempt(layout, destination, entry, settings, courier)
+
+
+def _attempt(layout: DataLayout, destination: Destination, entry: Entry, settings: Settings, courier: Courier) -> Entry:
+    box, name = box_of(layout, destination.name), entry.name
     if entry.state is DeliveryState.STORED:
         return after_store(layout, destination, entry, settings, time.time())
     fault_point("store.before")

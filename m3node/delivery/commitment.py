@@ -21,7 +21,6 @@ from m3node.delivery.address import Peer
 from m3node.delivery.back_off import back_off, gives_up
 from m3node.delivery.commitment_reports import (
     act_on_reports,
-    as_filed,
     failing_again,
     overdue,
     review_stored,
@@ -30,7 +29,7 @@ from m3node.delivery.commitment_reports import (
 )
 from m3node.delivery.commitment_scu import Asked, AskVerdict, request
 from m3node.delivery.entry import Entry
-from m3node.delivery.outbox import Box, box_of, rewrite
+from m3node.delivery.outbox import Box, as_filed, box_of, file_sent, rewrite
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.store_scu import Timeouts
 from m3node.faults import fault_point
@@ -95,7 +94,9 @@ def after_store(layout: DataLayout, destination: Destination, entry: Entry, sett
         not_before=0.0,
     )
     if not rewrite(box, entry, asking):
-        return as_filed(box, entry)
+        filed = as_filed(box, entry)
+        # Cancelled while it was on the wire: the destination has it all the same, and nobody waits for its word on it.
+        return file_sent(box, entry) if fresh and filed.state is DeliveryState.CANCELLED else filed
     fault_point("commit.before")
     asked = _ask(layout, destination, asking, settings, now)
     settled = _look(layout, destination, asking, settings, now)

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from m3node.delivery.back_off import back_off, gives_up
-from m3node.delivery.entry import Entry, from_json
+from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, box_of, finish, read_entry, rewrite
 from m3node.delivery.state import ENDS, DeliveryState
-from m3node.errors import DeliveryError, InputRejected
+from m3node.errors import InputRejected
 from m3node.intake.receive.commitment import Report, file_away, read_report, report_file
 from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings, Settings
@@ -213,16 +213,6 @@ def write(box: Box, was: Entry, entry: Entry) -> bool:
     if done:
         _say(entry)
     return done
-
-
-def as_filed(box: Box, entry: Entry) -> Entry:
-    """Return an entry as its file says it now, wherever that lies."""
-    for folder in (box.sent, box.aside, box.folder):
-        try:
-            return from_json((folder / f"{entry.name}.json").read_bytes())
-        except (FileNotFoundError, DeliveryError):
-            continue
-    return replace(entry, state=DeliveryState.CANCELLED)
 
 
 _WORDS = {

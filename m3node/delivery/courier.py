@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from m3node.delivery.address import Peer
 from m3node.delivery.reach import Reach
+from m3node.delivery.starts import Starts
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Syntax, Timeouts
 from m3node.delivery.stow import StowService
@@ -97,11 +98,19 @@ class Courier:
         Titles and waiting times.
     linger : float
         Seconds for which a connection stays open behind its last object (`close_idle`).
+
+    Attributes
+    ----------
+    reach : Reach
+        Which destinations cannot be reached.
+    starts : Starts
+        What is being sent, counted in files.
     """
 
     def __init__(self, settings: Settings, *, linger: float = LINGER_SECONDS) -> None:
         delivery = settings.delivery
         self.reach = Reach(delivery)
+        self.starts = Starts()
         self._title = delivery.calling_ae_title or settings.listener.ae_title
         self._timeouts = Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds)
         self._linger = linger

@@ -3,6 +3,7 @@
 ::
 
     outbox/<destination>/<run>.<kind>.json         waits, to be sent or for its commitment
+    outbox/<destination>/<run>.<kind>.starts       how often sending it took the process down (`m3node.delivery.starts`)
     outbox/<destination>/sent/<run>.<kind>.json    the destination has it
     outbox/<destination>/aside/<run>.<kind>.json   will not be sent; last_error says why
 
@@ -90,6 +91,10 @@ class Box:
     def file(self, name: str) -> Path:
         """Where an entry waits."""
         return self.folder / f"{name}.json"
+
+    def starts(self, name: str) -> Path:
+        """Where the starts of sending an entry are counted."""
+        return self.folder / f"{name}.starts"
 
     def holds(self, name: str) -> bool:
         """Whether an entry waits, was sent or was set aside."""
@@ -195,10 +200,22 @@ def waiting(box: Box, run: str = "") -> tuple[Entry, ...]:
 
 def read_entry(box: Box, name: str) -> Entry | None:
     """Return an entry that waits; None when it was filed or cancelled, or is none and was set aside for that."""
+    if _is_filed(box, name):
+        if not box.file(name).exists():
+            return None
+        with _held(box):
+            # Asked once more: somebody may have it wait again since (`requeue`), and it must not be lost for that.
+            if _is_filed(box, name):
+                box.file(name).unlink(missing_ok=True)  # filed already; a kill came before this name was removed
+    return _read(box, name)
+
+
+def _is_filed(box: Box, name: str) -> bool:
+    return any((folder / f"{name}.json").exists() for folder in (box.sent, box.aside))
+
+
+def _read(box: Box, name: str) -> Entry | None:
     path = box.file(name)
-    if (box.sent / path.name).exists() or (box.aside / path.name).exists():
-        path.unlink(missing_ok=True)  # filed already; a kill came before this name was removed
-        return None
     try:
         entry = from_json(path.read_bytes())
         if entry.name != name:
@@ -210,6 +227,16 @@ def read_entry(box: Box, name: str) -> Entry | None:
         os.replace(path, box.aside / path.name)
         return None
     return entry
+
+
+def as_filed(box: Box, entry: Entry) -> Entry:
+    """Return an entry as its file says it now, wherever that lies."""
+    for folder in (box.sent, box.aside, box.folder):
+        try:
+            return from_json((folder / f"{entry.name}.json").read_bytes())
+        except (FileNotFoundError, DeliveryError):
+            continue
+    return replace(entry, state=DeliveryState.CANCELLED)
 
 
 def rewrite(box: Box, was: Entry, entry: Entry) -> bool:
@@ -230,7 +257,7 @@ def rewrite(box: Box, was: Entry, entry: Entry) -> bool:
         False when the file no longer says `was`: a report or a cancellation came first, and counts.
     """
     with _held(box):
-        if read_entry(box, was.name) != was:
+        if not _says(box, was):
             return False
         write_over(box.file(entry.name), to_json(entry))
         return True
@@ -240,10 +267,15 @@ def finish(box: Box, was: Entry, entry: Entry) -> bool:
     """File an entry under ``sent/`` or, when it is not there by its state, ``aside/``; otherwise as `rewrite`."""
     folder = box.sent if entry.state in (DeliveryState.SENT, DeliveryState.CONFIRMED) else box.aside
     with _held(box):
-        if read_entry(box, was.name) != was:
+        if not _says(box, was):
             return False
         _file(box, entry, folder)
         return True
+
+
+def _says(box: Box, was: Entry) -> bool:
+    """Whether an entry waits and is as it was read; for who holds the box."""
+    return not _is_filed(box, was.name) and _read(box, was.name) == was
 
 
 @contextmanager
@@ -268,10 +300,9 @@ def file_sent(box: Box, entry: Entry, state: DeliveryState = DeliveryState.SENT)
 
 
 def set_aside(box: Box, entry: Entry, reason: str, state: DeliveryState = DeliveryState.DEAD) -> Entry:
-    """File an entry that will not be sent, with the reason."""
+    """File an entry that will not be sent, with the reason; return it as its file says it, if that came first."""
     done = replace(entry, state=state).finished(reason, time.time())
-    finish(box, entry, done)
-    return done
+    return done if finish(box, entry, done) else as_filed(box, entry)
 
 
 def put_off(
@@ -299,11 +330,15 @@ def put_off(
         ``RETRYING`` or ``UNKNOWN``.
     since : float
         When failures in a row began, where the entry does not say so yet; now without it.
+
+    Returns
+    -------
+    Entry
+        As its file says it now.
     """
     failing_since = entry.failing_since or since or time.time()
     later = replace(entry.tried(error, not_before), state=state, failing_since=failing_since)
-    rewrite(box, entry, later)
-    return later
+    return later if rewrite(box, entry, later) else as_filed(box, entry)
 
 
 def cancel(layout: DataLayout, run: str, reason: str) -> tuple[Entry, ...]:
@@ -321,7 +356,8 @@ def cancel(layout: DataLayout, run: str, reason: str) -> tuple[Entry, ...]:
         return ()
     for folder in sorted(path for path in layout.outbox.iterdir() if path.is_dir()):
         box = Box(folder)
-        cancelled += [_cancel(box, entry, reason) for entry in waiting(box, run) if _to_be_sent(entry)]
+        taken_back = [_cancel(box, entry, reason) for entry in waiting(box, run)]
+        cancelled += [entry for entry in taken_back if entry is not None]
     return tuple(cancelled)
 
 
@@ -334,9 +370,9 @@ def cancel_one(layout: DataLayout, destination: str, name: str, reason: str) -> 
         Its file is damaged.
     """
     box = box_of(layout, destination)
-    entry = read_entry(box, name)
-    if entry is not None:
-        return _cancel(box, entry, reason) if _to_be_sent(entry) else None
+    cancelled = _cancel(box, read_entry(box, name), reason)
+    if cancelled is not None:
+        return cancelled
     aside = box.aside / f"{name}.json"
     with _held(box):
         try:
@@ -378,18 +414,21 @@ def requeue(layout: DataLayout, destination: str, name: str) -> Entry | None:
             requested_at=0.0,
         )
         write_over(aside, to_json(again))
+        box.starts(name).unlink(missing_ok=True)  # a kill may have left them
         os.replace(aside, box.file(name))
         for folder in (box.folder, box.aside):
             sync_folder(folder)
     return again
 
 
-def _to_be_sent(entry: Entry) -> bool:
-    return entry.state is not DeliveryState.STORED
-
-
-def _cancel(box: Box, entry: Entry, reason: str) -> Entry:
-    return set_aside(box, entry, reason, DeliveryState.CANCELLED)
+def _cancel(box: Box, entry: Entry | None, reason: str) -> Entry | None:
+    """Take an entry back, whatever an attempt writes down meanwhile; None when it is not to be sent any more."""
+    while entry is not None and entry.state is not DeliveryState.STORED:
+        done = replace(entry, state=DeliveryState.CANCELLED).finished(reason, time.time())
+        if finish(box, entry, done):
+            return done
+        entry = read_entry(box, entry.name)
+    return None
 
 
 def _file(box: Box, entry: Entry, folder: Path) -> None:
@@ -399,4 +438,5 @@ def _file(box: Box, entry: Entry, folder: Path) -> None:
     if folder == box.sent:
         (box.aside / f"{entry.name}.json").unlink(missing_ok=True)  # cancelled while it was on the wire
     box.file(entry.name).unlink(missing_ok=True)
+    box.starts(entry.name).unlink(missing_ok=True)
     sync_folder(box.folder)

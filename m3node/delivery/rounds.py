@@ -132,7 +132,8 @@ def _give_up_as_well(probe: Entry, box: Box, delivery: DeliverySettings, courier
         if not waits_for_its_turn(entry):
             continue
         since = entry.failing_since or max(entry.queued_at, probe.failing_since)
-        if gives_up(since, now, delivery):
+        # One that was given up for a reason of its own says nothing of the others.
+        if probe.failing_since and gives_up(since, now, delivery):
             changed.append(set_aside(box, entry, probe.last_error))
             note(changed[-1])
             continue

@@ -229,7 +229,7 @@ def _named(body: bytes, sop_instance_uid: str) -> tuple[int | None, int | None]:
         for item in tree.get(_REFERENCED, {}).get("Value") or []:
             if _first(item, _INSTANCE) == sop_instance_uid:
                 return int(_first(item, _WARNING) or 0), None
-    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+    except (ValueError, ArithmeticError, AttributeError, TypeError, LookupError, RecursionError):
         pass  # not of this schema: it names nothing
     return None, None
 

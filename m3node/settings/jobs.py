@@ -17,7 +17,8 @@ class JobSettings(Section):
     slots : int
         Worker processes of ``m3node serve``; one per GPU. Workers of other machines come besides.
     poison_limit : int
-        A step that took its worker down so often is set aside with its reason.
+        A step that took its worker down so often, or an object whose sending took ``deliver`` down, is set aside with
+        its reason.
     drain_seconds : float
         After SIGTERM, associations and a running step may finish for so long; then the step is abandoned and run
         again later.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from enum import StrEnum
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role
+from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RSP
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
@@ -20,6 +22,8 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from fake_pacs import fake_pacs
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+REPORT_SECONDS = 20.0
+"""How long it tries to reach whom a report is for."""
 
 
 class Failure(StrEnum):
@@ -60,11 +64,13 @@ class Archive:
         self.kept: dict[str, set[str]] = {}
         self.differing: set[str] = set()
         self.reports: Counter[str] = Counter()
+        self.committed: set[str] = set()
         self._seen: dict[str, str] = {}
         self.commits = bool(report_to)
         self._report_to = report_to
         self._random = random.Random(seed)
         self._lock = threading.Lock()
+        self._reporting = threading.Lock()
 
     @property
     def toml(self) -> str:
@@ -98,15 +104,17 @@ class Archive:
         information = event.action_information
         with self._lock:
             fate = self._random.random()
-        if fate >= self.share:
-            threading.Timer(0.1, self._report, (information, True)).start()
-        elif fate >= self.share / 2:
-            threading.Timer(0.1, self._report, (information, False)).start()
-        else:
-            self.reports["never sent"] += 1
+            if fate < self.share / 2:
+                self.reports["never sent"] += 1
+                return SUCCESS
+        threading.Timer(0.1, self._report, (information, fate >= self.share)).start()
         return SUCCESS
 
     def _report(self, asked: Dataset, well: bool) -> None:
+        with self._reporting:  # one after the other, so that a kill loses one
+            self._report_alone(asked, well)
+
+    def _report_alone(self, asked: Dataset, well: bool) -> None:
         ds = Dataset()
         ds.TransactionUID = asked.TransactionUID
         there: list[Dataset] = []
@@ -117,19 +125,12 @@ class Archive:
             item.FailureReason = 0x0110
         if there:
             ds.ReferencedSOPSequence = there
+            self.committed |= {str(item.ReferencedSOPInstanceUID) for item in there}
         if missing:
             ds.FailedSOPSequence = missing
-        ae = AE(ae_title="PACS")
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 10
         model = StorageCommitmentPushModel
-        roles = [build_role(model, scu_role=False, scp_role=True)]
         try:
-            association = ae.associate(
-                "127.0.0.1", self._report_to, contexts=[build_context(model)], ae_title="M3NODE", ext_neg=roles
-            )
-            if not association.is_established:
-                self.reports["not taken"] += 1
-                return
+            association = self._reached()
             event_type = 2 if missing else 1
             status, _ = association.send_n_event_report(ds, event_type, model, StorageCommitmentPushModelInstance)
             taken = "Status" in status and status.Status == SUCCESS
@@ -137,6 +138,21 @@ class Archive:
             association.release()
         except (RuntimeError, OSError):  # the node died meanwhile
             self.reports["not taken"] += 1
+
+    def _reached(self) -> Association:
+        """An association with whom it reports to, who may be starting again; no association when that takes long."""
+        model = StorageCommitmentPushModel
+        roles = [build_role(model, scu_role=False, scp_role=True)]
+        ae = AE(ae_title="PACS")
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = 10
+        until = time.monotonic() + REPORT_SECONDS
+        while True:
+            association = ae.associate(
+                "127.0.0.1", self._report_to, contexts=[build_context(model)], ae_title="M3NODE", ext_neg=roles
+            )
+            if association.is_established or time.monotonic() >= until:
+                return association
+            time.sleep(0.2)
 
 
 @contextmanager

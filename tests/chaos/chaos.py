@@ -7,6 +7,7 @@ happened and fails when anything was lost, sent in two versions, or left unanswe
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shutil
@@ -22,11 +23,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # beside pytest, which does so itself
 
 from archive import Archive, answers_without_status, open_archive
+from bookkeeping import ledgers_differ
 from checks import Answers, check, read_answers
 from killed_node import RECEIVER, SUPERVISOR, KilledNode
 from recovery import Gauge, Recovery
 from sender import Sender
 
+from lines import whole_lines
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.settings import load
 from quick_series import SECONDS, SLICES, STEPS, quick_environment, quick_series, series_uid
@@ -36,11 +39,16 @@ POISON_LIMIT = 1000
 ROLES = ("acceptor", RECEIVER, "keeper", "clerk", "worker-0", "worker-1", "deliver", SUPERVISOR)
 PAUSE = (0.1, 1.2)
 """Seconds between a kill and the next."""
-LOOK_SECONDS = 3.0
+LOOK_SECONDS = 15.0
 """How long a role is looked for that is at work just now."""
+LEDGER_SECONDS = 60.0
+"""How long the ledger may be behind the files; it follows them every ten."""
 DETECT_SECONDS = 0.5
 
+# A database that is locked would be said at that level here and there.
 SETTINGS = f"""
+[log]
+level = "DEBUG"
 [listener]
 receivers = 2
 callers = [{{ae_title = "CT1"}}, {{ae_title = "CT2"}}]
@@ -130,7 +138,9 @@ def run(plan: Plan, root: Path) -> Outcome:
         _configure(node, plan, outcome.archives)
         node.start()
         senders = [Sender(node, f"CT{k + 1}", series[k::2]) for k in range(2)]
-        recovery = Recovery(_gauges(node, senders, outcome.archives, root / "steps"))
+        dispatcher = Dispatcher(load(node.config))
+        stack.callback(dispatcher.close)
+        recovery = Recovery(_gauges(node, senders, outcome.archives, root / "steps", dispatcher))
         recovery.start()
         started = time.monotonic()
         for sender in senders:
@@ -148,7 +158,7 @@ def run(plan: Plan, root: Path) -> Outcome:
         outcome.kills = Counter(node.kills)
         outcome.recovery = recovery.seconds
         outcome.resent_instances = sum(sender.repeated for sender in senders)
-        begun = [json.loads(line) for line in (root / "steps").read_text().splitlines()]
+        begun = [json.loads(line) for line in whole_lines(root / "steps")]
         outcome.steps = Counter(line["step"] for line in begun)
         distinct = Counter(step for step, _ in {(line["step"], line["run"]) for line in begun})
         outcome.repeats = outcome.steps - distinct
@@ -181,10 +191,12 @@ def _kill_and_kill(
         time.sleep(chance.uniform(*PAUSE))
         if not deck:
             deck = chance.sample(ROLES, len(ROLES))
-        role, pid = _victim(node, recovery, deck)
+        while True:
+            role, pid = _victim(node, recovery, deck)
+            recovery.killed(role)
+            if node.kill_role(role, pid):
+                break
         deck.remove(role)
-        recovery.killed(role)
-        node.kill_role(role, pid)
     for sender in senders:
         sender.allow(plan.series)
 
@@ -212,6 +224,18 @@ def _wait_until_all_is_done(node: KilledNode, senders: list[Sender], plan: Plan,
         time.sleep(0.1)
     if left:
         outcome.faults.append(f"after {plan.patience:g} s: {left}")
+    outcome.faults += _wrong_in_ledger(node)
+
+
+def _wrong_in_ledger(node: KilledNode) -> list[str]:
+    """What the ledger says wrongly, also after it has had the time to follow the files."""
+    deadline = time.monotonic() + LEDGER_SECONDS
+    for number in itertools.count():
+        wrong = ledgers_differ(node, node.root / "ledgers" / str(number))
+        if not wrong or time.monotonic() >= deadline:
+            return [f"the ledger says of {what}" for what in wrong]
+        time.sleep(1.0)
+    raise AssertionError
 
 
 def _left(node: KilledNode, series: int) -> str:
@@ -224,7 +248,9 @@ def _left(node: KilledNode, series: int) -> str:
     return f"{len(whole)} of {series} series are whole, {ended} of {runs} runs have ended, {waiting} deliveries wait"
 
 
-def _gauges(node: KilledNode, senders: list[Sender], archives: list[Archive], steps: Path) -> dict[str, Gauge]:
+def _gauges(
+    node: KilledNode, senders: list[Sender], archives: list[Archive], steps: Path, dispatcher: Dispatcher
+) -> dict[str, Gauge]:
     layout = node.layout
 
     def acknowledged() -> float:
@@ -240,8 +266,7 @@ def _gauges(node: KilledNode, senders: list[Sender], archives: list[Archive], st
         return _count(layout.results, "*/run.json")
 
     def begun(worker: str = "") -> list[str]:
-        lines = steps.read_text().splitlines() if steps.exists() else []
-        found = [json.loads(line) for line in lines if line.endswith("}")]
+        found = [json.loads(line) for line in whole_lines(steps)]
         return [line["run"] for line in found if worker in ("", line["worker"])]
 
     def anybody_sends() -> bool:
@@ -261,8 +286,6 @@ def _gauges(node: KilledNode, senders: list[Sender], archives: list[Archive], st
 
     def in_hand() -> bool:
         return acknowledged() > manifests() * SLICES
-
-    dispatcher = Dispatcher(load(node.config))
 
     def handed_over() -> int:
         return len({work.subject for work in dispatcher.attempts_of("job:")})

@@ -28,6 +28,8 @@ class Answers:
     ----------
     objects : dict of str to str
         SHA-256 of each object's data set as it was built, by SOP Instance UID.
+    newest : set of str
+        The runs to which nothing is newer.
     """
 
     series: int = 0
@@ -35,6 +37,7 @@ class Answers:
     generations: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     objects: dict[str, str] = field(default_factory=dict)
+    newest: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
 
     def and_those_of(self, others: Answers) -> Answers:
@@ -45,15 +48,17 @@ class Answers:
             self.generations + others.generations,
             self.outcomes + others.outcomes,
             self.objects | others.objects,
+            self.newest | others.newest,
             self.faults + others.faults,
         )
 
 
 def read_answers(node: ServedNode, series: Sequence[str], slices: int) -> Answers:
-    """Read ``run.json`` of every series: objects, or a recorded reason.
+    """Read ``run.json`` of every series, each of which has a liver and nothing wrong with it.
 
     A series whose sender was kept waiting by a kill for longer than the quiet time has a generation of what had come
-    by then. All of them must have ended, and the last one must hold all slices.
+    by then. All of them must have ended, none alike and none with a failure; the last one must hold all slices, and
+    have objects.
     """
     answers = Answers(series=len(series))
     for uid in series:
@@ -66,18 +71,23 @@ def read_answers(node: ServedNode, series: Sequence[str], slices: int) -> Answer
         if open_ones := [run for run in runs if not node.answered(run)]:
             answers.faults.append(f"runs that have not ended: {open_ones}")
             continue
+        if len({manifest.key for manifest in generations}) != len(generations):
+            answers.faults.append(f"one generation of {uid} is another one again: {runs}")
         answers.generations += len(runs)
+        answers.newest.add(runs[-1])
         for run in runs:
             record = json.loads((node.layout.results / run / "run.json").read_text())
+            if record["failure"]:
+                answers.faults.append(f"run {run} failed: {record['failure']}")
             for item in record["objects"]:
                 data_set = split_file(node.layout.results / run / item["file"])[1]
                 answers.objects[item["sop_instance_uid"]] = hashlib.sha256(data_set).hexdigest()
         # The last one's record, to which nothing is newer.
-        if not record["objects"] and not record["rejection"]:
-            answers.faults.append(f"run {runs[-1]} has neither objects nor a reason")
+        if not record["objects"]:
+            answers.faults.append(f"run {runs[-1]} has no objects: {record['rejection']}")
             continue
         answers.answered += 1
-        answers.outcomes[record["outcome"] if record["objects"] else f"reason: {record['failure']}"] += 1
+        answers.outcomes[record["outcome"]] += 1
     known = {Path(manifest.file_name).stem for manifest in node.manifests}
     for folder in node.layout.results.iterdir():
         # What was not fit to be looked at, as too few slices are, has a reason and no manifest.
@@ -127,18 +137,23 @@ def _delivered(node: ServedNode, archive: Archive, answers: Answers) -> list[str
     if any(archive.kept[uid] != {built} for uid, built in answers.objects.items() if uid in archive.kept):
         faults.append(f"{archive.name}: an object there is not what was built")
     box = node.layout.outbox / archive.name
-    aside = {entry["sop_instance_uid"]: entry["state"] for entry in _entries(box / "aside")}
-    if dead := [uid for uid, state in aside.items() if state != DeliveryState.CANCELLED]:
+    aside = {entry["sop_instance_uid"]: entry for entry in _entries(box / "aside")}
+    if dead := [entry for entry in aside.values() if entry["state"] != DeliveryState.CANCELLED]:
         faults.append(f"{archive.name}: {len(dead)} deliveries are set aside")
+    if lost := [entry for entry in aside.values() if entry["run"] in answers.newest]:
+        faults.append(f"{archive.name}: {len(lost)} deliveries were taken back to which nothing is newer")
     # What a newer generation took back may have arrived, its answer lost, or not.
     wanted = answers.objects.keys() - aside.keys()
     missing, strange = wanted - archive.kept.keys(), archive.kept.keys() - answers.objects.keys()
     if missing or strange:
         faults.append(f"{archive.name}: {len(missing)} objects never arrived, {len(strange)} are of no run")
-    states = Counter(entry["state"] for entry in _entries(box / "sent"))
+    sent = _entries(box / "sent")
+    states = Counter(entry["state"] for entry in sent)
     end = DeliveryState.CONFIRMED if archive.commits else DeliveryState.SENT
     if states != Counter({end.value: len(wanted)}):
         faults.append(f"{archive.name}: its outbox says {dict(states)} of {len(wanted)} objects")
+    if early := {entry["sop_instance_uid"] for entry in sent} - archive.committed if archive.commits else ():
+        faults.append(f"{archive.name}: {len(early)} objects are confirmed to which it never committed")
     return faults
 
 

@@ -34,23 +34,31 @@ class KilledNode(ServedNode):
 
     def receivers(self, acceptor: int) -> list[int]:
         """The children of the acceptor that receive."""
-        return [pid for pid in _children(acceptor) if "resource_tracker" not in _command(pid)]
+        return [pid for pid in _children(acceptor) if process_started(pid) and "resource_tracker" not in _command(pid)]
 
-    def kill_role(self, role: str, pid: int) -> None:
-        """Kill a process as the kernel would; of the supervisor, the node is started anew as its host would do."""
-        self.kills.append(role)
+    def kill_role(self, role: str, pid: int) -> bool:
+        """Kill a process as the kernel would; of the supervisor, the node is started anew as its host would do.
+
+        Returns
+        -------
+        bool
+            False when it had just died by itself, with another role.
+        """
         if role != SUPERVISOR:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                self.kills.pop()  # it had just died by itself, with another role
-            return
-        others = {number: process_started(number) for number in _descendants(self.pid)}
+                return False
+            self.kills.append(role)
+            return True
+        self.kills.append(role)
+        others = {number: since for number in _descendants(self.pid) if (since := process_started(number))}
         os.kill(self.pid, signal.SIGKILL)
         self.reap()
         # The kernel kills what it had started; nothing of the old node may live beside the new one.
-        wait_for(lambda: not any(process_started(number) == since for number, since in others.items()), 20)
+        wait_for(lambda: not any(process_started(number) == since for number, since in others.items()))
         self.start()
+        return True
 
     def reap(self) -> None:
         """Take note of the first process's death."""

@@ -16,23 +16,27 @@ from archive import Archive, open_archive
 from checks import Answers, check, read_answers
 from killed_node import KilledNode
 
+from lines import whole_lines
 from m3node.faults import VARIABLE
 from quick_series import SLICES, STEPS, quick_environment, quick_series, series_uid
 
 JOB_STEPS = ("assemble", "detect", "build", "close")
 OBJECTS = 4
 
+OVERDUE, NEVER_OVERDUE = 20, 600
+"""Seconds after which the object goes again of which no report came: where that is to be seen, and elsewhere."""
+
 SETTINGS = """
 [listener]
 receivers = 1
-callers = [{ae_title = "PACS"}]
+callers = [{{ae_title = "PACS"}}]
 [completeness]
 quiet_seconds = 0.5
 [detector]
 name = "quick"
 [delivery]
 retry_first_seconds = 0.2
-commitment_seconds = 3
+commitment_seconds = {overdue}
 """
 
 
@@ -61,7 +65,7 @@ class Scene:
 
     def begun_as_often_as(self, times: dict[str, int], run: str) -> bool:
         """Whether each step of a run was begun so often."""
-        found = [json.loads(line) for line in self.steps.read_text().splitlines()]
+        found = [json.loads(line) for line in whole_lines(self.steps)]
         return Counter(line["step"] for line in found if line["run"] == run) == times
 
     def offered(self, answers: Answers) -> int:
@@ -70,11 +74,11 @@ class Scene:
 
 
 @contextmanager
-def _scene(root: Path, *, confirming: bool) -> Iterator[Scene]:
+def _scene(root: Path, *, confirming: bool, overdue: int = NEVER_OVERDUE) -> Iterator[Scene]:
     faults, steps = root / "faults", root / "steps"
     faults.mkdir()
     environment = quick_environment(**{VARIABLE: faults, STEPS: steps})
-    node = KilledNode(root / "node", SETTINGS, environment)
+    node = KilledNode(root / "node", SETTINGS.format(overdue=overdue), environment)
     with open_archive(Archive("archive", 0.0, 1, report_to=node.port if confirming else 0)) as archive:
         node.config.write_text(f"{node.config.read_text()}\n{archive.toml}")
         try:
@@ -114,7 +118,8 @@ def test_a_kill_before_within_and_after_a_step_repeats_that_step_and_no_other(tm
 def test_a_kill_around_a_delivery_sends_again_only_what_nobody_wrote_down(
     tmp_path: Path, step: str, sent_again: dict[str, int]
 ) -> None:
-    with _scene(tmp_path, confirming=step != "store") as scene:
+    overdue = OVERDUE if step == "report" else NEVER_OVERDUE
+    with _scene(tmp_path, confirming=step != "store", overdue=overdue) as scene:
         every = Answers()
         for number, (place, times) in enumerate(sent_again.items()):
             answers = scene.answered_with(f"{step}.{place}", (step, place), number)

@@ -45,7 +45,8 @@ def test_two_hundred_jobs_run_once_and_a_dead_workers_job_goes_on_after_its_last
         place.until_ended(*manifests)
         for step in ("assemble", "detect", "close"):
             assert Counter(done.run for done in place.steps(step)) == Counter(run_of(item) for item in manifests), step
-        assert min(Counter(done.slot for done in place.steps("detect")).values()) >= JOBS / 10
+        share = Counter(done.slot for done in place.steps("detect"))
+        assert min(share[0], share[1]) >= JOBS / 10
 
 
 def _killed_before_detect(place: Workplace, processes: dict[int, subprocess.Popen[bytes]]) -> tuple[int, str]:

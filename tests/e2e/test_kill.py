@@ -61,6 +61,7 @@ class Sender(threading.Thread):
             if association is None or not association.is_established:
                 time.sleep(0.05)
                 continue
+            association.network_timeout = None  # it is idle while its share is used up, and open all the same
             try:
                 self._send_over(association)
             except (RuntimeError, OSError):
@@ -78,6 +79,11 @@ class Sender(threading.Thread):
             else:
                 self.allowed.release()
                 return
+
+
+def to_send(senders: list[Sender]) -> int:
+    """How many instances are not acknowledged yet."""
+    return sum(len(sender.waiting) for sender in senders)
 
 
 def works(node: ServedNode, said: int) -> bool:
@@ -115,6 +121,10 @@ def test_no_acknowledged_instance_is_lost_and_each_series_is_answered_once(node:
             for sender in senders:
                 for _ in range(share):
                     sender.allowed.release()
+            if number % 2:
+                # On a busy machine a short life may be over before anybody has come back.
+                before = left[-1]
+                node.until(lambda before=before: to_send(senders) < before)
             life = SHORT_LIFE if moments.random() < 0.7 else LONG_LIFE
             if life == LONG_LIFE:
                 node.until(partial(works, node, said))
@@ -124,7 +134,7 @@ def test_no_acknowledged_instance_is_lost_and_each_series_is_answered_once(node:
             time.sleep(moments.uniform(*life))
             node.kill()
             said = len(node.log)
-            left.append(sum(len(sender.waiting) for sender in senders))
+            left.append(to_send(senders))
             answered.append(len(list(node.layout.results.glob("*/run.json"))))
             node.start()
         for sender in senders:
@@ -154,4 +164,4 @@ def test_no_acknowledged_instance_is_lost_and_each_series_is_answered_once(node:
     for uid in uids:
         assert json.loads((node.layout.results / f"{uid}.g1" / "run.json").read_text())["outcome"] == "no-liver"
     assert list(node.layout.associations.iterdir()) == []
-    assert "Traceback" not in node.log
+    assert not any(words in node.log for words in ("Traceback", "unexpected", "database is locked"))

@@ -70,6 +70,12 @@ def store(settings: Settings, entries: tuple[Entry, ...]) -> None:
         assert {association.send(item).verdict for item in items} == {Verdict.STORED}
 
 
+def all_settled(layout: DataLayout, settings: Settings) -> bool:
+    """Act on the reports that have come; return whether nothing waits for one any more."""
+    act_on_reports(layout, settings, NOW)
+    return not waiting(box_of(layout, "orthanc"))
+
+
 def test_what_orthanc_has_stored_it_commits_to_at_the_listener(tmp_path: Path, program: Callable[[str], str]) -> None:
     with start_orthanc(program("Orthanc"), tmp_path / "orthanc") as orthanc:
         settings = prepared(tmp_path, orthanc)
@@ -80,7 +86,7 @@ def test_what_orthanc_has_stored_it_commits_to_at_the_listener(tmp_path: Path, p
             store(settings, entries)
             for entry in entries:
                 after_store(layout, to, entry, settings, NOW)
-            wait_for(lambda: act_on_reports(layout, settings, NOW) or not waiting(box))
+            wait_for(lambda: all_settled(layout, settings))
     assert len(list(box.sent.glob("*.json"))) == 4
     reports = [read_report(path) for path in (layout.commitments / "acted").iterdir()]
     committed = {item.sop_instance_uid for report in reports for item in report.committed}
@@ -101,11 +107,13 @@ def test_what_orthanc_does_not_hold_goes_again_and_is_then_confirmed(
             after_store(layout, to, entry, settings, NOW)
             wait_for(lambda: act_on_reports(layout, settings, NOW) or waiting(box)[0].state is DeliveryState.WAITING)
             again = waiting(box)[0]
+            assert again.state is DeliveryState.WAITING
             assert (again.name, again.attempts, again.not_before) == (entry.name, 1, NOW + 2)
             assert again.last_error == "not committed to: 0x0112 no such object instance"
             store(settings, (again,))
             after_store(layout, to, again, settings, NOW + 2)
             wait_for(lambda: act_on_reports(layout, settings, NOW) or (box.sent / f"{entry.name}.json").exists())
+        assert from_json((box.sent / f"{entry.name}.json").read_bytes()).state is DeliveryState.CONFIRMED
         assert len(orthanc.instances()) == 1
     assert read_report(acted_file(layout, again.transaction_uid)).failed[0].reason == 0x0112
     assert len(list((layout.commitments / "acted").iterdir())) == 2
@@ -128,6 +136,7 @@ def test_an_orthanc_that_does_not_let_us_ask_is_asked_again_later_and_the_object
         with listening(settings):
             after_store(layout, to, after, settings, NOW + 2)
             wait_for(lambda: act_on_reports(layout, settings, NOW) or (box.sent / f"{entry.name}.json").exists())
+    assert from_json((box.sent / f"{entry.name}.json").read_bytes()).state is DeliveryState.CONFIRMED
 
 
 NODE = """

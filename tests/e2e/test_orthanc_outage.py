@@ -56,7 +56,7 @@ def test_the_results_of_twenty_series_wait_for_an_orthanc_that_is_down_and_each_
             held = Counter(item["MainDicomTags"]["SOPInstanceUID"] for item in orthanc.instances())
         assert not list(box.glob("*.json"))
         assert not list(box.glob("aside/*.json"))
-        stored = Counter(re.findall(r"orthanc: stored (\S+) of run", node.log))
+    stored = Counter(re.findall(r"orthanc: stored (\S+) of run", node.log))
     assert len(held) == SERIES * EACH
     assert stored == held
     assert set(held.values()) == {1}

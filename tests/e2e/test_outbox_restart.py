@@ -34,4 +34,5 @@ def test_results_for_an_archive_that_is_down_wait_and_go_after_the_node_was_rest
     with fake_pacs(port=port) as pacs, serving(tmp_path / "node", SETTINGS.format(port=port)) as node:
         node.until(lambda: len(list(node.layout.outbox.glob("pacs/sent/*.json"))) == 4)
         assert len(pacs.kept) == 4
+        assert sorted(pacs.offered) == sorted(pacs.kept)
         assert len(list(node.layout.results.iterdir())) == 1

@@ -77,6 +77,22 @@ def test_a_generation_that_was_superseded_before_it_began_is_closed_without_obje
     assert (record.superseded_by, record.objects, record.started_at) == (second.key, (), 0.0)
 
 
+def test_a_generation_takes_back_what_waits_of_the_last_that_was_answered_when_none_between_them_began(
+    sending: Bench,
+) -> None:
+    first = made_generation(sending.layout, 10)
+    assert answered(sending, first).objects
+    second = made_generation(sending.layout, 11, 2, first)
+    third = made_generation(sending.layout, 12, 3, second)
+    assert answered(sending, second).superseded_by == third.key
+    box = box_of(sending.layout, "archive")
+    assert {entry.run for entry in waiting(box)} == {run_of(first)}
+    assert answered(sending, third).objects
+    assert {entry.run for entry in waiting(box)} == {run_of(third)}
+    reasons = {json.loads(path.read_text())["last_error"] for path in box.aside.glob("*.json")}
+    assert reasons == {f"superseded by {run_of(third)}"}
+
+
 def test_a_generation_waits_for_the_one_before_it_that_is_under_way(bench: Bench) -> None:
     first = made_generation(bench.layout, 10)
     assert work_on(bench, "assemble", run_of(first)) == {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import logging
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,39 +15,10 @@ from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.node import clerk
-from m3node.jobs.node.clerk import Trouble, run_clerk
+from m3node.jobs.node.clerk import run_clerk
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 from waiting import wait_for
-
-
-class Fails:
-    """Work that fails as often as it is told to."""
-
-    def __init__(self, *errors: Exception) -> None:
-        self.errors = list(errors)
-
-    def __call__(self) -> None:
-        if self.errors:
-            raise self.errors.pop(0)
-
-
-def test_trouble_is_said_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/a/file")
-    away = DatabaseError("the database postgresql://m3@db/m3node cannot be used: gone")
-    work = Fails(away, away, full)
-    trouble = Trouble("jobs wait")
-    with caplog.at_level(logging.INFO):
-        assert [trouble.keeps_from(work) for _ in range(5)] == [True, True, True, False, False]
-    assert caplog.messages == [
-        "jobs wait: the database postgresql://m3@db/m3node cannot be used: gone; trying again",
-        "jobs wait: works again",
-    ]
-
-
-def test_what_nobody_expected_is_no_trouble() -> None:
-    with pytest.raises(ValueError, match="odd"):
-        Trouble("jobs wait").keeps_from(Fails(ValueError("odd")))
 
 
 @pytest.fixture
@@ -79,9 +50,42 @@ def test_a_manifest_is_handed_over_though_the_house_is_in_trouble(
         dispatcher.close()
 
 
-def test_a_clerk_whose_house_is_broken_ends_so_that_it_is_started_again(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+CHORES = ("catch_up", "Reconciler.all", "Housekeeping.keep_house")
+
+
+@pytest.mark.parametrize("failing", CHORES)
+def test_all_of_its_work_is_done_and_what_fails_is_tried_again_soon(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    monkeypatch.setattr(clerk, "catch_up", lambda *_: Fails(ValueError("odd"))())
+    for pause in ("FOLLOW_SECONDS", "ALL_SECONDS"):
+        monkeypatch.setattr(clerk, pause, 1e6)
+    done: Counter[str] = Counter()
+
+    def do(chore: str) -> None:
+        done[chore] += 1
+        if chore == failing and done[chore] < 3:
+            raise DatabaseError("away")
+
+    for chore in CHORES:
+        monkeypatch.setattr(f"{clerk.__name__}.{chore}", lambda *_, chore=chore: do(chore))
+    stop = threading.Event()
+    running = threading.Thread(target=run_clerk, args=(settings, stop))
+    running.start()
+    try:
+        wait_for(lambda: done[failing] == 3 and all(done[chore] for chore in CHORES))
+    finally:
+        stop.set()
+        running.join()
+
+
+@pytest.mark.timeout(60)  # it would wait for ever for the other thread
+@pytest.mark.parametrize("broken", ["catch_up", "Reconciler.new_manifests"])
+def test_a_clerk_of_which_either_thread_is_broken_ends_so_that_it_is_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def odd(*_: object) -> None:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(f"{clerk.__name__}.{broken}", odd)
     with pytest.raises(ValueError, match="odd"):
         run_clerk(settings, threading.Event())

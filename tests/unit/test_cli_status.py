@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ledgers import opened_ledger
+from ledgers import opened_ledger, put_received
 from m3node.cli import main
 from m3node.cli.main import build_parser
 from m3node.cli.showing import age, run_lines
@@ -21,9 +21,8 @@ from m3node.delivery.state import DeliveryState
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.view_types import RunView
-from m3node.jobs.node.locks import hold
+from m3node.jobs.locks import hold
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
@@ -32,6 +31,13 @@ from made_headers import HEADER
 from postgres import PASSWORD
 
 STUDY = "1.1"
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is said of ages does not depend on how long it takes to ask."""
+    monkeypatch.setattr(time, "time", lambda: NOW)
 
 
 @pytest.fixture
@@ -105,9 +111,7 @@ def entry(run: str, state: DeliveryState, error: str = "", destination: str = "p
 
 def noted(ledger: Ledger) -> None:
     """A night on which most things happened."""
-    ledger.note_series(
-        "1.2", STUDY, state=SeriesState.ANSWERED, instances=12, first_received_at=1.0, last_received_at=2.0
-    )
+    put_received(ledger, "1.2", STUDY, instances=12)
     for number, priority in enumerate(("routine", "stat", "routine", "routine"), start=2):
         ledger.note_manifest(manifest(f"1.{number}", priority))
     ledger.note_started("1.2.g1", "slot-0")
@@ -132,6 +136,7 @@ def test_status_says_what_is_down_done_and_stuck_and_how_to_mend_it(
         lines = said(capsys, "status", "--data-dir", folder).splitlines()
     text = "\n".join(lines)
     assert [line.split()[:2] for line in lines[2:5]] == [["listen", "runs"], ["worker-0", "DOWN"], ["deliver", "DOWN"]]
+    assert "worker-0 is down: start it, or give what it had begun to others with m3node takeover 0" in text
     assert "queue      1 stat; the oldest for 1 min" in text
     assert "1 done" in text
     assert "1 failed" in text

@@ -35,6 +35,11 @@ def test_at_least_four_of_five_lesions_are_found_with_at_most_one_false(seed: in
     assert len(result.false) <= 1
 
 
+def test_slices_so_thick_that_a_part_is_a_single_place_are_looked_at() -> None:
+    phantom = abdomen_phantom(seed=DEMO_SEED, shape=(12, 64, 64), spacing=(16.0, 6.0, 6.0))
+    assert 1 <= len(find_lesions(volume_of(phantom))) <= len(phantom.lesions)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [DEMO_SEED, HELD_OUT_SEEDS[0]])
 def test_a_healthy_phantom_gives_at_most_one_false_lesion(seed: int) -> None:

@@ -11,13 +11,16 @@ import pytest
 
 from housekeeping import HOUR, KIND, House
 from ledgers import opened_ledger, rows_of
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.entry import Entry
+from m3node.delivery.outbox import box_of, enqueue, requeue, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
 from m3node.errors import DatabaseError
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.keeping import ends, house
 from m3node.jobs.keeping.house import THOROUGH_SECONDS, Housekeeping
+from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger, NoLedger
 from m3node.jobs.ledger.sync import sync
 from m3node.jobs.ledger.tables import Delivery
@@ -51,15 +54,19 @@ class Keeping:
     def __init__(self, root: Path, *, ledger: Ledger | None = None, **retention: float) -> None:
         self.house = House(root)
         self.layout = self.house.layout
-        self.now, self.free = NOW, 1e6
+        self.now, self.free, self.each = NOW, 1e6, 0.0
         settings = Settings(data_dir=self.layout.root, retention=RetentionSettings(**retention))
         self.engine = Engine(settings)
-        low = Watermark(Path(), 1000.0, measure=lambda _: self.free, clock=lambda: self.now)
+        low = Watermark(Path(), 1000.0, measure=lambda _: self._room(), clock=lambda: self.now)
         self._keeping = Housekeeping(settings, ledger or NoLedger(), self.engine, low=low, clock=lambda: self.now)
 
     def keep(self, after: float = 0.0) -> None:
         self.now += after
         self._keeping.keep_house()
+
+    def _room(self) -> float:
+        """Every run without its results makes some."""
+        return self.free + self.each * sum(self.files(run.name) == STAYS for run in self.layout.results.iterdir())
 
     def files(self, run: str) -> list[str]:
         return sorted(path.name for path in (self.layout.results / run).iterdir())
@@ -90,15 +97,42 @@ def test_results_of_which_something_may_still_be_sent_stay(keeping: Keeping, sta
     assert KIND.file_name in keeping.files("1.2.g1")
 
 
+def test_results_stay_whose_dead_letter_is_asked_back_at_that_moment(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping.house.run("1.2", ended=NOW - 99 * DAY)
+    dead = keeping.house.delivery("1.2.g1", DeliveryState.DEAD, ended=NOW - 99 * DAY)
+
+    def asked_back(path: Path, filed: str) -> Entry:
+        if path == dead and path.exists():
+            requeue(keeping.layout, "pacs", path.stem)
+        return read_entry(path, filed)
+
+    monkeypatch.setattr(ends, "read_entry", asked_back)
+    keeping.keep()
+    assert [entry.run for entry in waiting(box_of(keeping.layout, "pacs"))] == ["1.2.g1"]
+    assert KIND.file_name in keeping.files("1.2.g1")
+
+
 def test_what_a_failed_run_left_goes_like_any_other_but_a_run_that_has_not_ended_keeps_all(keeping: Keeping) -> None:
     keeping.house.run("1.2", ended=NOW - 99 * DAY, rejection=Rejection(Reason.FAILED, "failed", "1.2"))
     keeping.house.run("1.3", ended=NOW - 99 * DAY)
-    for run in ("1.2.g1", "1.3.g1"):
+    keeping.house.run("1.4", ended=NOW - 99 * DAY)
+    for run in ("1.2.g1", "1.3.g1", "1.4.g1"):
         (keeping.layout.results / run / "masks.npz").write_bytes(b"x")
     (keeping.layout.results / "1.3.g1" / "run.json").unlink()
+    (keeping.layout.results / "1.4.g1" / "run.json").write_text("{")  # damaged: nobody knows how it ended
     keeping.keep()
     assert keeping.files("1.2.g1") == ["run.json"]
     assert "masks.npz" in keeping.files("1.3.g1")
+    assert "masks.npz" in keeping.files("1.4.g1")
+
+
+def test_results_stay_while_nobody_can_say_what_became_of_a_delivery(keeping: Keeping) -> None:
+    keeping.house.run("1.2", ended=NOW - 99 * DAY)
+    keeping.house.delivery("1.2.g1", DeliveryState.CANCELLED, ended=NOW - 99 * DAY).write_text("[")
+    keeping.keep()
+    assert KIND.file_name in keeping.files("1.2.g1")
 
 
 def test_results_stay_for_ever_without_a_time(tmp_path: Path) -> None:
@@ -129,6 +163,14 @@ def test_below_the_mark_results_go_before_their_time_and_the_log_says_so_once(
     assert len(told) == 2
     assert "disk.warn_free_mb" in told[0]
     assert "room" in told[1]
+
+
+def test_below_the_mark_the_oldest_results_go_until_there_is_room(keeping: Keeping) -> None:
+    for hours in (2, 5, 3, 4):
+        keeping.house.run(f"1.{hours}", ended=NOW - hours * HOUR)
+    keeping.free, keeping.each = 900.0, 100.0
+    keeping.keep()
+    assert [keeping.files(f"1.{hours}.g1") == STAYS for hours in (5, 4, 3, 2)] == [True, True, False, False]
 
 
 def test_it_looks_thoroughly_once_an_hour_and_again_soon_when_the_database_is_away(keeping: Keeping) -> None:
@@ -178,6 +220,7 @@ def test_records_of_deliveries_go_in_their_time_and_nothing_waits_again(keeping:
         keeping.house.run(f"1.{number}", ended=ended)
         path = keeping.house.delivery(f"1.{number}.g1", state, ended=ended)
         (go if number < 3 else stay).append(path)
+    os.utime(stay[0], (old, old))  # as a copy of it may have: what counts is what it says
     keeping.keep()
     assert [path.exists() for path in (*go, *stay)] == [False] * 3 + [True] * 3
     assert [entry.run for entry in waiting(box_of(keeping.layout, "pacs"))] == ["1.5.g1"]
@@ -198,6 +241,27 @@ def test_a_record_stays_that_alone_keeps_an_object_from_being_sent_again(keeping
     assert half_filed.exists()
     assert enqueue(keeping.layout, "1.2.g1", record.objects, [PACS]) == ()
     assert waiting(box_of(keeping.layout, "pacs")) == ()
+
+
+def test_records_that_are_moved_while_others_are_looked_at_stop_nothing(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = NOW - 31 * DAY
+    paths = []
+    for number in range(5):
+        keeping.house.run(f"1.{number}", ended=old)
+        paths.append(keeping.house.delivery(f"1.{number}.g1", DeliveryState.SENT, ended=old))
+
+    def the_others_are_moved(path: Path, filed: str) -> Entry:
+        for other in paths:
+            if other != path and other.exists():
+                other.rename(other.with_suffix(".moved"))
+        return read_entry(path, filed)
+
+    monkeypatch.setattr(house, "read_entry", the_others_are_moved)
+    keeping.keep()
+    assert [path for path in paths if path.exists()] == []
+    assert len(list(paths[0].parent.glob("*.moved"))) == 4
 
 
 @pytest.fixture

@@ -48,6 +48,10 @@ def test_a_ball_inside_the_liver_is_a_focus(rule: Any) -> None:
     assert BALL.fits(rule)
 
 
+def test_a_single_place_of_a_coarse_grid_counts_as_compact() -> None:
+    assert replace(BALL, length=0.0).compactness == 1.0
+
+
 @pytest.mark.parametrize("what", NO_FOCUS)
 def test_one_thing_against_it_is_enough(what: str) -> None:
     assert not replace(BALL, **NO_FOCUS[what]).fits(HYPODENSE)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from keeping import QUIET, Node, liver_seg
 
+from keeping import QUIET, Node, liver_seg
 from m3node.evaluation.ct_writer import seeded_uid
 
 
@@ -87,6 +87,12 @@ def test_a_sender_may_be_waited_for_until_its_seg_arrives(node: Node) -> None:
     node.wait(0)
     (manifest,) = node.manifests
     assert [seg.sop_instance_uid for seg in manifest.liver_segs] == [seeded_uid("seg")]
+
+
+def test_where_no_seg_can_come_none_is_waited_for(node: Node) -> None:
+    node.store(liver_seg(node.series()), sender="CONTOURS")
+    node.wait(QUIET)
+    assert node.keeper.waiting == frozenset()
 
 
 def test_a_seg_is_not_waited_for_longer_than_set(node: Node) -> None:

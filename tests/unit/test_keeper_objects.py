@@ -72,6 +72,17 @@ def test_a_seg_that_arrives_first_is_used(node: Node) -> None:
     assert node.recorded == []
 
 
+def test_of_a_seg_that_came_again_with_other_bytes_the_newest_is_used(node: Node) -> None:
+    files = node.series()
+    first = liver_seg(files)
+    again = changed(first, "again.dcm", lambda ds: ds.update({"ContentLabel": "AGAIN"}))
+    node.store(first)
+    node.store(again, revision="0a0a0a0a")
+    node.store(*files)
+    node.wait(QUIET)
+    assert [Path(seg.path).suffixes[-2:] for seg in node.manifests[0].liver_segs] == [[".r0a0a0a0a", ".dcm"]]
+
+
 def test_a_seg_without_a_liver_is_recorded_and_not_used(node: Node) -> None:
     files = node.series()
     node.store(*files, liver_seg(files, code=("SCT", "64033007")))
@@ -92,6 +103,7 @@ def test_an_object_that_is_no_ct_and_a_file_that_is_no_dicom_get_a_reason(node: 
     node.wait(QUIET)
     assert node.manifests == []
     assert sorted(node.reasons) == [(0, Reason.NOT_CT), (0, Reason.NOT_DICOM)]
+    assert len({(key, digest) for key, _, digest, _ in node.recorded}) == 2, "neither is taken for the other"
 
 
 def test_the_same_series_in_another_study_is_refused_whole(node: Node) -> None:

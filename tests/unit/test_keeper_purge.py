@@ -75,6 +75,20 @@ def test_an_identical_resend_is_taken_makes_no_job_and_goes_again(
     assert settled(node) == Settled(0, unfit=False, purged=True)
 
 
+def test_an_identical_resend_of_which_the_lease_tells_twice_is_no_trouble(
+    node: Node, files: tuple[Path, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    node.store(files[0], close=False)
+    (path,) = node.layout.spool.glob("*/*/*.dcm")
+    node.keeper.step()
+    assert not path.exists()
+    node.leases["PACS"].append(path.relative_to(node.layout.root).as_posix(), "duplicate")
+    node.close()
+    node.wait(QUIET)
+    assert (len(node.manifests), node.recorded, node.keeper.waiting) == (1, [], frozenset())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_slice_that_comes_late_gets_a_reason_and_no_part_of_the_series_is_answered(
     node: Node, files: tuple[Path, ...]
 ) -> None:

@@ -94,23 +94,30 @@ def test_a_judge_that_fails_costs_only_its_own_series(node: Node, monkeypatch: p
         if stack.key.series_instance_uid == seeded_uid(1, "series"):
             raise ZeroDivisionError("PATIENT^NAME")
 
-    monkeypatch.setattr("m3node.intake.keeper.answering.judge", judge)
-    node.store(*node.series(1), *node.series(2))
-    node.wait(QUIET)
+    files = node.series(1)
+    with monkeypatch.context() as broken:
+        broken.setattr("m3node.intake.keeper.answering.judge", judge)
+        node.store(*files, *node.series(2))
+        node.wait(QUIET)
     assert [manifest.stack.series_instance_uid for manifest in node.manifests] == [seeded_uid(2, "series")]
     ((key, generation, _, rejection),) = node.recorded
     assert (key.series_instance_uid, generation, rejection.reason) == (seeded_uid(1, "series"), 0, Reason.FAILED)
     assert "PATIENT" not in rejection.message
+    node.store(*files)
+    node.wait(QUIET)
+    assert node.manifests_of(1) == 1, "sent again it is judged again"
 
 
 def test_a_file_that_left_the_spool_before_it_was_read_is_passed_over(node: Node) -> None:
     files = node.series()
-    node.store(*files, close=False)
-    path, _ = node.spool(files[5])
+    node.store(*files[:5], *files[6:], close=False)
+    node.keeper.step()
+    path, status = node.spool(files[5])
+    node.leases["PACS"].append(path, status)
     (node.layout.root / path).unlink()
     node.close()
     node.wait(QUIET)
-    assert node.reasons == [(1, Reason.UNEVEN_SPACING)]
+    assert node.reasons == [(1, Reason.UNEVEN_SPACING)], "nobody waits for it"
 
 
 def test_a_full_disk_postpones_the_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +132,23 @@ def test_a_full_disk_postpones_the_answer(node: Node, monkeypatch: pytest.Monkey
     assert node.recorded == []
 
 
-def _no_space(*_: object) -> Path:
+def _no_space(*_: object, **__: object) -> Path:
     raise OSError(28, "No space left on device")
+
+
+def test_a_lease_stays_until_all_that_it_says_is_in_the_index(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = node.series()
+    with monkeypatch.context() as full:
+        full.setattr("m3node.intake.keeper.index.Index.append", _no_space)
+        node.store(*files, urgent=files[:1])
+        node.wait(QUIET)
+        node.wait(QUIET)
+        assert len(list(node.layout.associations.iterdir())) == 1
+        node.restart()
+    node.wait(QUIET)
+    node.wait(QUIET)
+    assert [manifest.priority for manifest in node.manifests] == ["stat"], "only the lease knows that it is urgent"
+    assert list(node.layout.associations.iterdir()) == []
 
 
 def test_an_index_that_the_disk_refuses_is_named_and_holds_up_only_its_own_series(

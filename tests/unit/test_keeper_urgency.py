@@ -1,8 +1,8 @@
-"""What is urgent is marked so in its manifest, comes first, and is announced."""
+"""What is urgent is marked so in its manifest, and comes first."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from keeping import QUIET, Node
 from m3node.evaluation.ct_writer import seeded_uid
+from m3node.intake.keeper import answering
 from m3node.intake.keeper.keeper import TURN_SECONDS
 from m3node.intake.keeper.urgency import is_urgent
-from m3node.intake.series.manifest import Manifest
+from m3node.intake.series.manifest import Manifest, write_manifest
 from m3node.settings import PriorityRule, Settings
 from made_headers import HEADER
 
@@ -109,20 +110,41 @@ def test_duplicates_of_what_is_answered_make_nothing_urgent(node: Node) -> None:
     assert priorities(node) == ["routine"]
 
 
-def test_the_urgent_of_the_complete_series_is_answered_first_and_each_is_announced(node: Node) -> None:
+class Written:
+    """The series whose manifests were written, in that order.
+
+    Attributes
+    ----------
+    then : callable
+        Called after each.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.series: list[str] = []
+        self.then: Callable[[], object] = lambda: None
+        monkeypatch.setattr(answering, "write_manifest", self._write)
+
+    def _write(self, manifest: Manifest, folder: Path) -> Path:
+        path = write_manifest(manifest, folder)
+        self.series.append(manifest.stack.series_instance_uid)
+        self.then()
+        return path
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    return Written(monkeypatch)
+
+
+def test_the_urgent_of_the_complete_series_is_answered_first(node: Node, written: Written) -> None:
     for seed in (1, 2, 3):
         files = node.series(seed)
         node.store(*files, urgent=files if seed == 2 else ())
     node.wait(QUIET)
-    assert [manifest.stack.series_instance_uid for manifest in node.announced] == [
-        seeded_uid(seed, "series") for seed in (2, 1, 3)
-    ]
+    assert written.series == [seeded_uid(seed, "series") for seed in (2, 1, 3)]
 
 
-def test_an_urgent_series_does_not_wait_until_all_others_are_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = Node(tmp_path)
+def test_an_urgent_series_does_not_wait_until_all_others_are_answered(node: Node, written: Written) -> None:
     for seed in (1, 2, 3, 4):
         node.store(*node.series(seed))
     node.wait(QUIET - 1)
@@ -131,41 +153,21 @@ def test_an_urgent_series_does_not_wait_until_all_others_are_answered(
     node.keeper.step()
     node.now += 1
 
-    def slowly(manifest: Manifest) -> None:
-        node.announced.append(manifest)
+    def slowly() -> None:
         node.now += TURN_SECONDS
 
-    monkeypatch.setattr(node.keeper._answering, "_announce", slowly)
-    while len(node.announced) < 2:
+    written.then = slowly
+    while len(written.series) < 2:
         node.keeper.step()
     node.now += QUIET
     node.keeper.step()
-    order = [manifest.stack.series_instance_uid for manifest in node.announced]
-    assert order.index(seeded_uid(5, "series")) == 2
+    assert written.series.index(seeded_uid(5, "series")) == 2
 
 
-def test_a_manifest_that_nobody_takes_note_of_is_written_and_the_keeper_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = Node(tmp_path)
-
-    def refuse(_: Manifest) -> None:
-        raise ZeroDivisionError("PATIENT^NAME")
-
-    monkeypatch.setattr(node.keeper._answering, "_announce", refuse)
-    node.store(*node.series(1), *node.series(2))
-    with caplog.at_level(logging.INFO):
-        node.wait(QUIET)
-    assert len(node.manifests) == 2
-    assert node.keeper.waiting == frozenset()
-    assert "could not be announced" in caplog.text
-    assert "PATIENT" not in caplog.text
-
-
-def test_a_manifest_found_after_a_restart_is_not_announced_again(node: Node) -> None:
+def test_a_manifest_found_after_a_restart_is_not_written_again(node: Node, written: Written) -> None:
     node.store(*node.series())
     node.wait(QUIET)
     (node.layout.index / f"{seeded_uid(1, 'series')}.jsonl").unlink()
     node.restart()
     node.wait(QUIET)
-    assert (len(node.manifests), len(node.announced)) == (1, 1)
+    assert (len(node.manifests), len(written.series)) == (1, 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from m3node.errors import ConfigError, DatabaseError
 from m3node.jobs.ledger.database import describe_url, engine_url, ledger_url, open_engine, prepare
@@ -136,6 +138,32 @@ def test_a_reader_of_sqlite_waits_for_no_writer(tmp_path: Path) -> None:
         assert reading.scalar(text("SELECT count(*) FROM mark")) == 1
     writer.dispose()
     reader.dispose()
+
+
+def test_on_sqlite_a_writer_has_its_turn_from_its_first_question_on(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    prepare(settings)
+    engine = open_engine(settings)
+    other = sqlite3.connect(tmp_path / "database" / "ledger.sqlite", timeout=0, isolation_level=None)
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM mark")) == 0
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            other.execute("BEGIN IMMEDIATE")
+        connection.execute(text("INSERT INTO mark VALUES ('files', 0)"))
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("role", ["ledger", "engine"])
+def test_an_error_of_the_database_quotes_no_value(settings: Settings, role: Literal["ledger", "engine"]) -> None:
+    prepare(settings)
+    engine = open_engine(settings, role)
+    with engine.connect() as connection, pytest.raises(SQLAlchemyError) as caught:
+        connection.execute(text("INSERT INTO nowhere VALUES (:value)"), {"value": "Zyxwv^Utsrq"})
+    assert "nowhere" in str(caught.value)
+    assert "Zyxwv" not in str(caught.value)
+    engine.dispose()
 
 
 def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:

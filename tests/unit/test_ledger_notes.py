@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledgers import DATABASES, opened_ledger, row_of, rows_of
+from ledgers import DATABASES, opened_ledger, put_received, row_of, rows_of
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
@@ -19,7 +19,6 @@ from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger import notes
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger, NoLedger
-from m3node.jobs.ledger.states import SeriesState
 from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, Study, Worker
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
@@ -180,12 +179,14 @@ def test_a_run_that_is_requeued_is_as_if_it_had_never_begun(ledger: Ledger) -> N
     assert row_of(ledger, Run) == queued
 
 
-def test_a_cancelled_run_says_why(ledger: Ledger) -> None:
+def test_a_run_that_somebody_else_ended_keeps_when_it_began_and_who_worked_on_it(ledger: Ledger) -> None:
     ledger.note_manifest(MANIFEST)
-    ledger.note_cancelled(RUN, "taken back by hand")
+    ledger.note_started(RUN, "0")
+    began = row_of(ledger, Run)["started_at"]
+    taken_back = replace(RECORD, outcome=None, cancelled="by hand", objects=(), started_at=0.0, worker="")
+    ledger.note_record(taken_back, run=RUN, finished_at=103.5)
     row = row_of(ledger, Run)
-    assert (row["state"], row["message"]) == ("cancelled", "taken back by hand")
-    assert row["finished_at"] is not None
+    assert (row["state"], row["started_at"], row["worker"]) == ("cancelled", began, "0")
 
 
 def test_a_stack_that_is_not_fit_is_a_rejected_run_without_a_manifest(ledger: Ledger) -> None:
@@ -193,19 +194,18 @@ def test_a_stack_that_is_not_fit_is_a_rejected_run_without_a_manifest(ledger: Le
     ledger.note_rejected(key, "1.2.0badcafe.g3", "1.1", Rejection(Reason.TILTED, "tilted by 12 degrees", "1.2"), 50.0)
     row = row_of(ledger, Run)
     assert (row["state"], row["reason"], row["message"]) == ("rejected", "tilted", "tilted by 12 degrees")
+    assert (row["outcome"], row["manifest_key"]) == ("rejected", "")
     assert (row["label"], row["generation"], row["manifest_key"]) == ("1.2.0badcafe", 3, "")
     assert (row["series_instance_uid"], row["study_instance_uid"], row["finished_at"]) == ("1.2", "1.1", 50.0)
 
 
-def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger) -> None:
-    def note(series: str, first: float, last: float) -> None:
-        ledger.note_series(
-            series, "1.1", state=SeriesState.RECEIVING, instances=1, first_received_at=first, last_received_at=last
-        )
-
-    note("1.2", 20.0, 30.0)
-    note("1.3", 10.0, 15.0)
-    note("1.4", 0.0, 0.0)  # none of its files could be read
+@pytest.mark.parametrize("order", [("1.2", "1.3", "1.4"), ("1.4", "1.3", "1.2"), ("1.3", "1.4", "1.2")])
+def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger, order: tuple[str, ...]) -> None:
+    # Of the last one no file could be read.
+    times = {"1.2": (20.0, 30.0), "1.3": (10.0, 15.0), "1.4": (0.0, 0.0)}
+    for series in order:
+        first, last = times[series]
+        put_received(ledger, series, "1.1", first=first, last=last)
     assert row_of(ledger, Study) == {
         "study_instance_uid": "1.1",
         "first_received_at": 10.0,
@@ -214,16 +214,18 @@ def test_a_study_lasts_from_its_first_series_to_its_last(ledger: Ledger) -> None
     assert [row["series_instance_uid"] for row in rows_of(ledger, Series)] == ["1.2", "1.3", "1.4"]
 
 
-def test_instances_are_noted_once_each(ledger: Ledger) -> None:
-    headers = [replace(HEADER, path=f"1.1/1.2/{n}.dcm", sop_instance_uid=f"1.3.{n}") for n in range(3)]
-    ledger.note_instances(headers[:2])
-    ledger.note_instances(headers)
-    assert [row["sop_instance_uid"] for row in rows_of(ledger, Instance)] == ["1.3.0", "1.3.1", "1.3.2"]
+def test_a_series_that_could_not_be_judged_has_failed_and_is_not_rejected(ledger: Ledger) -> None:
+    ledger.note_rejected(StackKey("1.2", ""), "1.2.g0.0123456789ab", "1.1", FAILED, 50.0)
+    row = row_of(ledger, Run)
+    assert (row["state"], row["reason"], row["message"]) == ("failed", "failed", "the detector failed")
+    assert (row["label"], row["generation"]) == ("1.2", 0)
 
 
 def test_a_delivery_is_noted_as_its_file_says(ledger: Ledger) -> None:
     ledger.note_entry(ENTRY)
-    assert (row_of(ledger, Delivery)["state"], row_of(ledger, Delivery)["finished_at"]) == ("waiting", None)
+    row = row_of(ledger, Delivery)
+    assert (row["state"], row["queued_at"]) == ("waiting", 103.5)
+    assert (row["failing_since"], row["stored_at"], row["finished_at"]) == (None, None, None)
     retrying = replace(
         ENTRY, state=DeliveryState.RETRYING, attempts=3, last_error="no answer", not_before=9.5, failing_since=7.5
     )
@@ -236,19 +238,22 @@ def test_a_delivery_is_noted_as_its_file_says(ledger: Ledger) -> None:
     assert (row["state"], row["stored_at"], row["finished_at"]) == ("confirmed", 10.5, 11.5)
 
 
-def test_a_slot_belongs_to_who_noted_it_last_until_he_is_gone(ledger: Ledger) -> None:
-    ledger.note_worker(0, "one", 7, "contrast")
-    first = row_of(ledger, Worker)
-    ledger.note_worker(0, "one", 7, "contrast")
-    again = row_of(ledger, Worker)
-    assert again["started_at"] == first["started_at"]
-    assert again["seen_at"] >= first["seen_at"]
-    ledger.note_worker(0, "two", 7, "contrast")
-    other = row_of(ledger, Worker)
-    assert other["host"] == "two"
-    assert other["started_at"] > first["started_at"]
+def test_a_slot_belongs_to_who_noted_it_last_until_he_is_gone(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for at, host, pid in ((100.0, "one", 7), (110.0, "one", 7), (120.0, "two", 7), (130.0, "two", 8)):
+        monkeypatch.setattr(notes.time, "time", lambda at=at: at)
+        ledger.note_worker(0, host, pid, "contrast")
+        row = row_of(ledger, Worker)
+        seen.append((row["host"], row["pid"], row["started_at"], row["seen_at"]))
+    assert seen == [
+        ("one", 7, 100.0, 100.0),
+        ("one", 7, 100.0, 110.0),
+        ("two", 7, 120.0, 120.0),
+        ("two", 8, 130.0, 130.0),
+    ]
+    ledger.note_worker(1, "two", 9, "contrast")
     ledger.note_worker_gone(0)
-    assert rows_of(ledger, Worker) == []
+    assert [row["slot"] for row in rows_of(ledger, Worker)] == [1]
 
 
 def test_the_progress_of_a_stage_is_not_noted_more_often_than_a_person_looks(
@@ -268,7 +273,7 @@ def test_the_progress_of_a_stage_is_not_noted_more_often_than_a_person_looks(
 
 def test_what_was_sent_long_ago_is_forgotten_but_no_dead_letter_and_no_run(ledger: Ledger) -> None:
     ledger.note_manifest(MANIFEST)
-    objects = tuple(replace(OBJECT, sop_instance_uid=f"1.6.{n}") for n in range(4))
+    objects = tuple(replace(OBJECT, sop_instance_uid=f"1.6.{n}") for n in range(5))
     ledger.note_record(replace(RECORD, objects=objects), run=RUN, finished_at=103.5)
 
     def note(uid: str, destination: str, state: DeliveryState, finished_at: float) -> None:
@@ -290,11 +295,13 @@ def test_what_was_sent_long_ago_is_forgotten_but_no_dead_letter_and_no_run(ledge
     note("1.6.1", "b", DeliveryState.DEAD, 200.0)
     note("1.6.2", "a", DeliveryState.SENT, 200.0)
     note("1.6.2", "b", DeliveryState.WAITING, 0.0)
-    ledger.note_instances([HEADER])
+    note("1.6.3", "a", DeliveryState.SENT, 200.0)
+    note("1.6.3", "b", DeliveryState.SENT, 300.0)
+    put_received(ledger, "1.2", "1.1", headers=[HEADER])
     assert ledger.forget_rows(before=201.0)
-    assert [row["sop_instance_uid"] for row in rows_of(ledger, Object)] == ["1.6.1", "1.6.2", "1.6.3"]
+    assert [row["sop_instance_uid"] for row in rows_of(ledger, Object)] == ["1.6.1", "1.6.2", "1.6.3", "1.6.4"]
     left = [(row["destination"], row["sop_instance_uid"], row["state"]) for row in rows_of(ledger, Delivery)]
-    assert left == [("b", "1.6.1", "dead"), ("b", "1.6.2", "waiting")]
+    assert left == [("b", "1.6.1", "dead"), ("b", "1.6.2", "waiting"), ("b", "1.6.3", "sent")]
     assert len(rows_of(ledger, Run)) == len(rows_of(ledger, Instance)) == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ledgers import DATABASES, opened_ledger
+from ledgers import DATABASES, opened_ledger, put_received
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.errors import DatabaseError
@@ -18,7 +18,7 @@ from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger import views
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.ledger.states import RunState, SeriesState
+from m3node.jobs.ledger.states import RunState
 from m3node.jobs.ledger.view_types import DestinationView, to_json
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
@@ -88,9 +88,7 @@ def test_the_overview_counts_by_state_and_shows_who_works(ledger: Ledger) -> Non
     ledger.note_stage("1.2.g1", "detect", 3, 10)
     end(ledger, "1.3.g1")
     ledger.note_worker(0, "one", 7, "contrast")
-    ledger.note_series(
-        "1.0", "1.1", state=SeriesState.ANSWERED, instances=1, first_received_at=1.0, last_received_at=2.0
-    )
+    put_received(ledger, "1.0", "1.1")
     seen = views.overview(ledger.engine, NOW)
     assert seen.at == NOW
     assert seen.runs == {"queued": 1, "waiting": 1, "running": 1, "done": 1}
@@ -109,12 +107,12 @@ def test_the_overview_says_of_each_destination_how_long_and_why_it_waits(ledger:
     deliver(ledger, "b", "1.1.g1", DeliveryState.WAITING, queued_at=300.0)
     failing = {"failing_since": 400.0, "last_error": "no answer", "not_before": 700.0}
     deliver(ledger, "b", "1.2.g1", DeliveryState.RETRYING, **failing)
-    deliver(ledger, "b", "1.3.g1", DeliveryState.RETRYING, **failing | {"failing_since": 450.0, "not_before": 800.0})
+    newer = {"failing_since": 450.0, "last_error": "no room", "not_before": 800.0}
+    deliver(ledger, "b", "1.3.g1", DeliveryState.RETRYING, **newer)
+    deliver(ledger, "b", "1.4.g1", DeliveryState.RETRYING, **failing)
     assert views.overview(ledger.engine, NOW).destinations == (
         DestinationView("a", {"dead": 1, "sent": 1}, oldest_at=None, failing_since=None, last_error=""),
-        DestinationView(
-            "b", {"retrying": 2, "waiting": 1}, oldest_at=300.0, failing_since=400.0, last_error="no answer"
-        ),
+        DestinationView("b", {"retrying": 3, "waiting": 1}, oldest_at=300.0, failing_since=400.0, last_error="no room"),
     )
 
 
@@ -126,9 +124,7 @@ def test_an_empty_ledger_has_an_overview(ledger: Ledger) -> None:
 
 def test_a_study_is_shown_with_all_that_became_of_it_and_nothing_of_others(ledger: Ledger) -> None:
     for study, series in (("1.1", "1.2"), ("2.1", "2.2")):
-        ledger.note_series(
-            series, study, state=SeriesState.ANSWERED, instances=1, first_received_at=1.0, last_received_at=2.0
-        )
+        put_received(ledger, series, study)
         end(ledger, queue(ledger, series, at=3.0, study=study), study)
     deliver(ledger, "pacs", "1.2.g1", DeliveryState.SENT, finished_at=600.0)
     deliver(ledger, "pacs", "2.2.g1", DeliveryState.SENT, finished_at=600.0, study_instance_uid="2.1")

@@ -11,10 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fake_pacs import make_run
-from m3node.delivery.back_off import back_off
+from m3node.delivery.back_off import back_off, gives_up, is_due
 from m3node.delivery.entry import Entry, from_json, to_json
 from m3node.delivery.outbox import (
     Box,
+    as_filed,
     box_of,
     cancel,
     cancel_one,
@@ -23,6 +24,7 @@ from m3node.delivery.outbox import (
     finish,
     kinds_for,
     put_off,
+    read_entry,
     requeue,
     rewrite,
     set_aside,
@@ -88,7 +90,7 @@ def test_queueing_a_run_again_adds_nothing_that_waits_was_sent_or_was_set_aside(
     first, second, *_ = waiting(box)
     file_sent(box, first)
     set_aside(box, second, "0xC000 cannot understand")
-    enqueue(layout, RUN, objects, [destination()])
+    assert enqueue(layout, RUN, objects, [destination()]) == ()
     assert kinds_waiting(box) == ["volumes.sr", "presentation.pr"]
 
 
@@ -264,6 +266,33 @@ def test_a_dead_letter_that_is_requeued_waits_to_be_sent_at_once_with_its_attemp
     assert requeue(layout, "pacs", entry.name) is None
 
 
+def test_a_dead_letter_that_is_requeued_is_sent_and_asked_for_as_if_it_had_never_been(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    stored = replace(
+        entry, state=DeliveryState.STORED, stored_at=5.0, transaction_uid="1.2.3", requested_at=6.0, failing_since=4.0
+    )
+    assert rewrite(box, entry, stored)
+    set_aside(box, stored, "no report of its commitment within 3600 s")
+    assert requeue(layout, "pacs", entry.name) == replace(entry, last_error="no report of its commitment within 3600 s")
+
+
+def test_an_entry_that_is_confirmed_lies_with_what_was_sent(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    confirmed = replace(entry, state=DeliveryState.CONFIRMED, finished_at=9.0)
+    assert finish(box, entry, confirmed)
+    assert from_json((box.sent / f"{entry.name}.json").read_bytes()) == confirmed
+    assert (waiting(box), list(box.aside.iterdir())) == ((), [])
+
+
+def test_failures_in_a_row_begin_with_the_first_of_them_and_end_with_a_success(layout: DataLayout) -> None:
+    box, entry = one_waiting(layout)
+    first = put_off(box, entry, "no answer", 12345.0, since=7.0)
+    assert first.failing_since == 7.0
+    again = put_off(box, first, "no answer", 23456.0, since=9.0)
+    assert again.failing_since == 7.0
+    assert file_sent(box, again).failing_since == 0.0
+
+
 def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayout) -> None:
     enqueue(layout, RUN, make_run(layout, RUN, [ObjectKind.REPORT]), [destination()])
     box = box_of(layout, "pacs")
@@ -271,6 +300,75 @@ def test_an_attempt_on_a_cancelled_entry_does_not_bring_it_back(layout: DataLayo
     cancel(layout, RUN, "superseded")
     put_off(box, on_the_wire, "no answer", 0.0)
     assert waiting(box) == ()
+
+
+def test_what_an_attempt_made_of_an_entry_that_was_cancelled_meanwhile_is_told_as_its_file_says_it(
+    layout: DataLayout,
+) -> None:
+    box, entry = one_waiting(layout)
+    cancelled = cancel_one(layout, "pacs", entry.name, "not wanted")
+    assert put_off(box, entry, "no answer", 0.0) == cancelled
+    assert set_aside(box, entry, "refused with 0xA900") == cancelled
+    assert as_filed(box, entry) == cancelled
+
+
+@pytest.mark.parametrize("how", ["run", "one"])
+def test_an_attempt_that_is_written_down_meanwhile_keeps_nothing_from_being_cancelled(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    box, entry = one_waiting(layout)
+    meanwhile = [12345.0, 23456.0]
+
+    def finish_too_late(its: Box, was: Entry, done: Entry) -> bool:
+        if meanwhile:
+            put_off(its, was, "no answer", meanwhile.pop())
+        return finish(its, was, done)
+
+    monkeypatch.setattr("m3node.delivery.outbox.finish", finish_too_late)
+    if how == "run":
+        (cancelled,) = cancel(layout, RUN, "superseded")
+    else:
+        cancelled = cancel_one(layout, "pacs", entry.name, "superseded")
+        assert cancelled is not None
+    assert (cancelled.state, cancelled.attempts, cancelled.last_error) == (DeliveryState.CANCELLED, 2, "superseded")
+    assert waiting(box) == ()
+    assert as_filed(box, entry) == cancelled
+
+
+def test_one_that_is_stored_while_it_is_cancelled_is_not_said_to_be_cancelled(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, entry = one_waiting(layout)
+
+    def stored_before(its: Box, was: Entry, done: Entry) -> bool:
+        file_sent(its, was)
+        return finish(its, was, done)
+
+    monkeypatch.setattr("m3node.delivery.outbox.finish", stored_before)
+    assert cancel(layout, RUN, "superseded") == ()
+    assert cancel_one(layout, "pacs", entry.name, "superseded") is None
+    assert as_filed(box, entry).state is DeliveryState.SENT
+
+
+def test_an_entry_that_is_requeued_while_somebody_looks_for_it_is_not_lost(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box, entry = one_waiting(layout)
+    set_aside(box, entry, "refused with 0xA900")
+    aside = box.aside / f"{entry.name}.json"
+    exists = Path.exists
+
+    def seen_and_gone(path: Path) -> bool:
+        found = exists(path)
+        if path == aside and found:
+            monkeypatch.undo()
+            assert requeue(layout, "pacs", entry.name) is not None
+        return found
+
+    monkeypatch.setattr(Path, "exists", seen_and_gone)
+    read_entry(box, entry.name)
+    assert not exists(aside)
+    assert [again.name for again in waiting(box)] == [entry.name]
 
 
 def test_an_entry_cancelled_while_it_was_stored_counts_as_sent(layout: DataLayout) -> None:
@@ -351,6 +449,19 @@ def test_back_off_doubles_and_is_capped() -> None:
     settings = DeliverySettings(retry_first_seconds=2.0, retry_max_seconds=60.0)
     assert [back_off(n, settings) for n in range(7)] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     assert back_off(10**6, settings) == 60.0
+
+
+def test_an_entry_is_due_in_its_time_and_when_only_a_clock_that_was_set_back_says_that_it_is_not() -> None:
+    settings = DeliverySettings(retry_first_seconds=2.0, retry_max_seconds=60.0)
+    times = (999.0, 1000.0, 1001.0, 1060.0, 1061.0)
+    assert [is_due(not_before, 1000.0, settings) for not_before in times] == [True, True, False, False, True]
+
+
+def test_failures_in_a_row_are_given_up_after_the_time_that_is_set_and_never_without_one() -> None:
+    settings = DeliverySettings(give_up_hours=1.0)
+    assert [gives_up(1000.0, now, settings) for now in (1000.0, 4599.0, 4600.0)] == [False, False, True]
+    assert not gives_up(0.0, 1e9, settings)
+    assert not gives_up(1000.0, 1e9, DeliverySettings(give_up_hours=0.0))
 
 
 @pytest.mark.parametrize(

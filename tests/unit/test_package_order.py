@@ -43,6 +43,9 @@ FLOW = (
 )
 """The packages and modules below ``m3node``, each row allowed to import its own and those above."""
 
+INSIDE = {"jobs": ({"locks", "trouble"}, {"answer"}, {"ledger"}, {"engine", "inputs"}, {"keeping"}, {"node"})}
+"""The same within a package."""
+
 TOOLS = {"evaluation": {"intake", "imaging", "drawing", "liver", "gemma", "detectors", "m3", "results"}}
 """Beside the flow: makes and judges cases. Only ``demo`` and ``cli`` import it."""
 
@@ -92,6 +95,24 @@ def test_no_stage_imports_a_later_one() -> None:
         and part_of(imported) not in TOOLS
         and row_of(part_of(imported)) > row_of(part_of(importing))
     ]
+    assert backwards == []
+
+
+def inner_row(module: str) -> int | None:
+    """Row in `INSIDE` of ``m3node.<package>.<part>`` and what lies below it; None when there is none."""
+    _, package, part = [*module.split("."), "", ""][:3]
+    return next((number for number, row in enumerate(INSIDE.get(package, ())) if part in row), None)
+
+
+def test_no_part_of_a_package_imports_a_later_one_of_it() -> None:
+    backwards = []
+    for importing, imported in imports():
+        if part_of(importing) != part_of(imported) or part_of(importing) not in INSIDE:
+            continue
+        here, there = inner_row(importing), inner_row(imported)
+        assert here is not None, f"{importing} has no place"
+        if there is None or there > here:
+            backwards.append(f"{importing} imports {imported}")
     assert backwards == []
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 from housekeeping import HOUR, House
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
+from m3node.imaging.digest import content_digest
+from m3node.intake.keeper.answering import Answering
+from m3node.intake.keeper.index import Index
+from m3node.intake.keeper.keeper import nobody
 from m3node.intake.keeper.purging import Held
+from m3node.jobs.answer.rejections import record_rejection
+from m3node.jobs.keeping.ends import boxes, end_of_run, ends_of_series
 from m3node.jobs.keeping.retention import EARLY_SECONDS, Retention, over
 from m3node.rejection import Reason, Rejection
 from m3node.settings import RetentionSettings, Settings
@@ -114,6 +121,13 @@ def test_stacks_of_a_series_go_together(house: House) -> None:
     assert gone(house, held("1.2")) == ["1.2"]
 
 
+def test_a_series_is_over_with_the_last_of_its_runs(house: House) -> None:
+    for stack, hours in (("a1b2c3d4", 30), ("e5f60718", 10), ("0a1b2c3d", 20)):
+        house.run("1.2", stack=stack, ended=NOW - hours * HOUR)
+    ends = [end_of_run(folder, boxes(house.layout)) for folder in house.layout.results.iterdir()]
+    assert {ends_of_series(order) for order in permutations(ends)} == {NOW - 10 * HOUR}
+
+
 def test_a_series_whose_name_begins_another_is_not_taken_for_it(house: House) -> None:
     house.run("1.2", ended=NOW - 100 * HOUR)
     house.run("1.2.12345678", ended=NOW)
@@ -141,8 +155,15 @@ def test_a_damaged_record_keeps_its_series(house: House) -> None:
 
 
 def test_a_series_that_could_not_be_judged_is_kept(house: House) -> None:
-    digest = hashlib.sha256(b"1.2\0failed").hexdigest()
-    (house.layout.results / f"1.2.g0.{digest[:12]}").mkdir()
+    answering = Answering(
+        house.layout,
+        Settings(),
+        Index(house.layout.index),
+        record=partial(record_rejection, house.layout),
+        content_digest=content_digest,
+        announce=nobody,
+    )
+    answering.fail("1.2", "it broke")
     assert gone(house, held("1.2", "1.3")) == ["1.3"]
 
 
@@ -169,6 +190,9 @@ def test_below_the_mark_what_may_still_be_waited_for_stays_a_while(house: House)
     there = held("1.8", answered_at=NOW - 60.0)
     assert gone(house, there, disk=Disk(free=1.0)) == []
     assert gone(house, there, now=NOW + EARLY_SECONDS, disk=Disk(free=1.0)) == ["1.8"]
+    house.run("1.2", ended=NOW - 30.0)
+    there += held("1.2", study="2", answered_at=NOW - 90.0)
+    assert gone(house, there, disk=Disk(free=1.0)) == ["1.2"], "it keeps nothing else"
 
 
 def test_what_has_no_run_waits_for_a_series_of_its_study_that_has_just_been_answered(house: House) -> None:

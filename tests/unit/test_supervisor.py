@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -140,10 +141,9 @@ def test_who_looks_after_the_others_ends_when_they_have(start: Callable[..., Run
 
 def test_work_at_hand_has_the_drain_seconds_to_end_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
-    ready, stop = threading.Event(), threading.Event()
+    stop = threading.Event()
     settings = Settings(data_dir=tmp_path, jobs=JobSettings(drain_seconds=60.0))
-    node = Supervisor((Role("worker", ends_late),), settings, lambda *_: ready.set())
-    threading.Thread(target=lambda: ready.wait(60) and stop.set()).start()
+    node = Supervisor((Role("worker", ends_late),), settings, lambda *_: stop.set())
     node.run(stop)
     assert (tmp_path / "early ended").exists()
 
@@ -171,6 +171,53 @@ def test_a_process_that_keeps_dying_is_started_more_and_more_seldom_down_to_a_li
 
     wait_for(lambda: len(pauses()) >= 4)
     assert pauses()[:4] == ["0.1", "0.2", "0.3", "0.3"]
+
+
+def test_a_process_that_lived_for_long_is_replaced_as_quickly_as_the_first_time(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(supervisor, "HEALTHY_SECONDS", 0.0)
+    start(Role("one", refuses))
+    wait_for(lambda: caplog.text.count("it is started again in") >= 3)
+    assert set(re.findall(r"it is started again in (\S+) s", caplog.text)) == {"0.1"}
+
+
+def test_a_process_for_which_the_system_has_no_room_is_started_when_it_has_and_the_others_live_on(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.1)
+    node = start(Role("one", stays), Role("two", stays))
+    wait_for(lambda: len(node.reports) == 2)
+    (first,), (other,) = node.reported("one"), node.reported("two")
+    assert isinstance(first, int)
+    launch = supervisor.SpawnProcess.start
+    left = [1, 2]
+
+    def no_room(process: supervisor.SpawnProcess) -> None:
+        if left:
+            left.pop()
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        launch(process)
+
+    monkeypatch.setattr(supervisor.SpawnProcess, "start", no_room)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: len(node.reported("one")) == 2)
+    assert left == []
+    assert node.supervisor.pids()["two"] == other
+    assert "the one cannot be started: Resource temporarily unavailable; trying again in 0.2 s" in caplog.text
+
+
+def test_an_essential_process_for_which_the_system_has_no_room_keeps_the_node_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(process: supervisor.SpawnProcess) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(supervisor.SpawnProcess, "start", no_room)
+    node = Supervisor((Role("acceptor", stays, essential=True),), Settings(data_dir=tmp_path), lambda *_: None)
+    with pytest.raises(StartError, match="the acceptor cannot be started: Cannot allocate memory"):
+        node.run(threading.Event())
 
 
 KILLED = """

@@ -31,7 +31,8 @@ SEG_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 RUN = "1.2.3.g1"
 NAME = f"{RUN}.{ObjectKind.SEGMENTATION.value}"
 PATIENT = DeliverySettings(connect_seconds=60.0, response_seconds=60.0, retry_first_seconds=2.0, retry_max_seconds=8.0)
-IMPATIENT = PATIENT.model_copy(update={"connect_seconds": 0.5, "response_seconds": 0.5})
+IMPATIENT = PATIENT.model_copy(update={"response_seconds": 0.5})
+"""For peers that never answer."""
 NOW = 1_800_000_000.0
 
 Reaction = Callable[[Event, str, list[str]], int | None]
@@ -88,14 +89,18 @@ def reporter(
             association.release()
 
 
-def send(association: Association, information: Dataset | None, event_type: int = 1) -> int | None:
+def send(
+    association: Association, information: Dataset | None, event_type: int = 1, *, sop_class: str = COMMITMENT
+) -> int | None:
     """Send a report; return the status of the answer, None when there was none."""
-    status, _ = association.send_n_event_report(information, event_type, COMMITMENT, INSTANCE)
+    status, _ = association.send_n_event_report(information, event_type, sop_class, INSTANCE, meta_uid=COMMITMENT)
     return status.get("Status")
 
 
 class Asked:
     """What a peer was asked to commit to: the transactions and their instances, in order.
+
+    ``requests`` holds of each request the action, the class and the instance that it names, and its items' classes.
 
     Parameters
     ----------
@@ -109,13 +114,18 @@ class Asked:
     def __init__(self, react: Reaction | None = None, after: Reaction | None = None) -> None:
         self.transactions: list[str] = []
         self.instances: list[list[str]] = []
+        self.requests: list[tuple[int, str, str, set[str]]] = []
         self._react = react
         self._after = after
 
     def __call__(self, event: Event) -> int:
         information = event.action_information
         transaction = str(information.TransactionUID)
-        uids = [str(item.ReferencedSOPInstanceUID) for item in information.ReferencedSOPSequence]
+        items, request = information.ReferencedSOPSequence, event.request
+        uids = [str(item.ReferencedSOPInstanceUID) for item in items]
+        classes = {str(item.ReferencedSOPClassUID) for item in items}
+        named = (request.ActionTypeID, request.RequestedSOPClassUID, request.RequestedSOPInstanceUID, classes)
+        self.requests.append(named)
         self.transactions.append(transaction)
         self.instances.append(uids)
         if self._after is not None:

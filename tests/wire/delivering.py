@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import pytest
 from pynetdicom.events import Event
 
 from fake_pacs import make_run
+from m3node.delivery import rounds
 from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, enqueue, waiting
 from m3node.delivery.rounds import Round, deliver_due
+from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.node.deliver import deliver_until
@@ -22,8 +25,10 @@ from m3node.settings import DeliverySettings, Destination, JobSettings, Listener
 
 RUN = "1.2.3.g1"
 QUICK = DeliverySettings(connect_seconds=60.0, response_seconds=60.0, retry_first_seconds=0.05, retry_max_seconds=0.2)
-IMPATIENT = QUICK.model_copy(update={"connect_seconds": 0.5, "response_seconds": 0.5})
+IMPATIENT = QUICK.model_copy(update={"response_seconds": 0.5})
 """For peers that never answer; elsewhere a busy machine must not be taken for one."""
+PATIENT = QUICK.model_copy(update={"retry_first_seconds": 600.0, "retry_max_seconds": 600.0})
+"""For what must not be tried again before the test is over."""
 ENTRIES = "[!.]*.json"
 """Whole entries: what is half written has another name."""
 SEG, REPORT = ObjectKind.SEGMENTATION.value, ObjectKind.REPORT.value
@@ -72,12 +77,14 @@ def go(
     delivery: DeliverySettings = QUICK,
     courier: Courier | None = None,
 ) -> Round:
-    """One round, with connections of its own unless some are given."""
+    """One round however long it takes, with connections of its own unless some are given."""
     settings = settings_for(layout, destination, delivery=delivery)
-    if courier is not None:
-        return deliver_due(layout, destination, settings, courier)
-    with courier_for(layout, destination, delivery=delivery) as fresh:
-        return deliver_due(layout, destination, settings, fresh)
+    with (
+        nullcontext(courier) if courier is not None else courier_for(layout, destination, delivery=delivery) as used,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(rounds, "ROUND_SECONDS", 600.0)
+        return deliver_due(layout, destination, settings, used)
 
 
 def aside(layout: DataLayout, name: str = "pacs") -> dict[str, str]:
@@ -121,6 +128,11 @@ class Deliverer:
     def live(self) -> dict[str, Work]:
         """What the engine has still to do."""
         return self._dispatcher.live("deliveries")
+
+    @property
+    def attempts(self) -> list[int]:
+        """Numbers of the attempts that the engine remembers, of all entries."""
+        return [names.attempt_of(work.id) for work in self._dispatcher.attempts_of("send:")]
 
     def stop(self) -> None:
         self._stop.set()

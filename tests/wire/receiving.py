@@ -88,6 +88,7 @@ def running(
     finally:
         stop.set()
         thread.join(60)
+        assert not thread.is_alive()
 
 
 @dataclass
@@ -113,10 +114,11 @@ def in_this_process(
             connection, _ = listening.accept()
             receiver.serve(connection, over_limit=False)
 
-        thread = threading.Thread(target=serve)
+        # A daemon, so that one that nobody has called does not keep the tests from ending where one of them fails.
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield Here(listening.getsockname()[1], chosen.data_dir, receiver)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from committing import (
     NAME,
     NOW,
+    RUN,
     Asked,
     here,
     instances,
@@ -17,10 +19,10 @@ from committing import (
 )
 
 from fake_pacs import fake_pacs
-from m3node.delivery import commitment
+from m3node.delivery import commitment, commitment_reports
 from m3node.delivery.commitment import after_store, review_stored
-from m3node.delivery.entry import to_json
-from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.entry import Entry, to_json
+from m3node.delivery.outbox import Box, box_of, cancel, rewrite, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.intake.receive.commitment import acted_file, forget_reports, report_file
 from m3node.layout import DataLayout
@@ -86,6 +88,26 @@ def test_only_a_report_that_names_it_as_committed_confirms(
     reported(it, mine.transaction_uid, [*instances(1), *uids * committed], uids * failed, reason=0x0119)
     (after,) = it.sweep()
     assert (after.state, after.last_error) == (DeliveryState.WAITING, f"not committed to: {error}")
+
+
+def test_a_failure_of_a_request_that_another_has_just_followed_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_pacs(commit=Asked()) as pacs:
+        it = here(tmp_path, pacs)
+        mine = it.stored()
+    reported(it, mine.transaction_uid, [], [mine.sop_instance_uid])
+    anew = replace(mine, transaction_uid="2.25.6", requested_at=NOW + 1)
+    settle = commitment_reports.settle
+
+    def asked_anew_before(box: Box, *more: Any) -> Entry | None:
+        assert rewrite(box, mine, anew)
+        return settle(box, *more)
+
+    monkeypatch.setattr(commitment_reports, "settle", asked_anew_before)
+    assert it.sweep() == []
+    assert it.entry == anew
+    assert it.reports("acted") == [mine.transaction_uid]
 
 
 def test_a_report_that_is_cancelled_or_has_ended_meanwhile_changes_nothing(tmp_path: Path) -> None:
@@ -188,15 +210,16 @@ def test_a_destination_that_need_not_commit_any_more_is_not_asked_again(tmp_path
     assert len(asked.transactions) == 1
 
 
-def test_an_entry_that_was_cancelled_while_it_was_stored_stays_cancelled_and_nobody_is_asked(tmp_path: Path) -> None:
+def test_an_entry_that_was_cancelled_while_it_was_stored_counts_as_sent_and_nobody_is_asked(tmp_path: Path) -> None:
     asked = Asked()
     with fake_pacs(commit=asked) as pacs:
         it = here(tmp_path, pacs)
-        read = it.entry
-        box = box_of(it.layout, "pacs")
-        box.file(NAME).rename(box.aside / f"{NAME}.json")
-        after = after_store(it.layout, it.destination, read, it.settings, NOW)
-    assert after == read
+        on_the_wire = it.entry
+        assert cancel(it.layout, RUN, "superseded") != ()
+        after = after_store(it.layout, it.destination, on_the_wire, it.settings, NOW)
+    assert after.state is DeliveryState.SENT
+    assert it.entry == after
+    assert list(box_of(it.layout, "pacs").aside.iterdir()) == []
     assert asked.transactions == []
 
 
@@ -250,6 +273,23 @@ def test_killed_before_the_request_was_noted_the_first_requests_report_confirms_
         reported(it, asked.transactions[0], [it.entry.sop_instance_uid])
         assert it.stored(NOW + 1).state is DeliveryState.CONFIRMED
     assert len(asked.transactions) == 1
+
+
+def test_killed_before_the_entrys_file_says_it_the_report_is_acted_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> bool:
+        raise Killed
+
+    with fake_pacs(commit=Asked()) as pacs:
+        it = here(tmp_path, pacs)
+        mine = it.stored()
+    reported(it, mine.transaction_uid, [mine.sop_instance_uid])
+    with monkeypatch.context() as patch:
+        patch.setattr(commitment_reports, "write", die)
+        with pytest.raises(Killed):
+            it.sweep()
+    assert [entry.state for entry in it.sweep()] == [DeliveryState.CONFIRMED]
 
 
 def test_killed_between_the_entrys_file_and_the_reports_the_report_is_filed_away_later(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from delivering import QUICK, RUN, deliverer, go, left, queue, sent
+from delivering import QUICK, RUN, deliverer, go, left, queue, queue_one, sent
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import Event
 
@@ -104,18 +104,61 @@ def test_a_disk_that_is_full_for_a_moment_stops_delivery_for_a_moment(
     assert len(pacs.kept) == 4
 
 
+def test_a_disk_that_stays_full_is_said_once_and_leaves_no_row_for_each_try(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = [True]
+
+    def file_or_fail(box: Box, entry: Entry) -> Entry:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return file_sent(box, entry)
+
+    def refuse(layout: DataLayout, *_: object) -> list[Entry]:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return []
+
+    monkeypatch.setattr("m3node.delivery.attempt.file_sent", file_or_fail)
+    monkeypatch.setattr("m3node.jobs.node.deliver.act_on_reports", refuse)
+    monkeypatch.setattr("m3node.jobs.node.deliver.SWEEP_SECONDS", 0.05)
+    with fake_pacs() as pacs, caplog.at_level(logging.INFO):
+        queue_one(layout, pacs.destination())
+        with deliverer(layout, pacs.destination()) as role:
+            # The first attempt, the one that waits or is made, and the one before it.
+            wait_for(lambda: max(role.attempts) >= 6)
+            assert len(role.attempts) <= 4
+            assert 1 in role.attempts
+            full.clear()
+            wait_for(lambda: len(sent(layout)) == 1)
+            wait_for(lambda: "reports of commitment wait: works again" in caplog.messages)
+    waits = [message for message in caplog.messages if "No space" in message]
+    assert sorted(waits) == [
+        "pacs: delivery waits: No space left on device; trying again",
+        "reports of commitment wait: No space left on device; trying again",
+    ]
+    assert "pacs: delivery waits: works again" in caplog.messages
+
+
+def starts(layout: DataLayout) -> list[Path]:
+    return list(layout.outbox.glob("*/*.starts"))
+
+
 def ours_alive() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if isinstance(t, DULServiceProvider) and t.assoc.is_requestor]
 
 
-def test_a_stop_does_not_wait_for_a_peer_that_hangs(layout: DataLayout) -> None:
+def test_a_stop_does_not_wait_for_a_peer_that_hangs_and_does_not_count_as_a_kill(layout: DataLayout) -> None:
     release = threading.Event()
-    slow = QUICK.model_copy(update={"response_seconds": 600.0})
+    # The node ends under the thread that waits; the tests' process waits for it.
+    slow = QUICK.model_copy(update={"response_seconds": 30.0})
     with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
         queue(layout, pacs.destination())
         with deliverer(layout, pacs.destination(), delivery=slow, drain=1.0) as role:
             wait_for(lambda: pacs.offered)
+            assert len(starts(layout)) == 1
         assert role.ended is False
+        assert starts(layout) == []
         wait_for(lambda: not ours_alive())
         assert len(left(layout)) == 4
         release.set()

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from delivering import QUICK, SEG, aside, for_class, go, left, queue, queue_one
+from delivering import PATIENT, QUICK, SEG, aside, for_class, go, left, queue, queue_one
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 from pynetdicom.events import Event
@@ -75,11 +75,10 @@ def test_each_failed_attempt_backs_off_by_its_own_count(layout: DataLayout, monk
 
 
 def test_an_object_that_is_put_off_is_not_offered_before_its_time(layout: DataLayout) -> None:
-    slow = QUICK.model_copy(update={"retry_first_seconds": 600.0, "retry_max_seconds": 600.0})
     with fake_pacs(0xA700) as pacs:
         queue_one(layout, pacs.destination())
-        assert go(layout, pacs.destination(), slow) == Round(put_off=1)
-        assert go(layout, pacs.destination(), slow) == Round()
+        assert go(layout, pacs.destination(), PATIENT) == Round(put_off=1)
+        assert go(layout, pacs.destination(), PATIENT) == Round()
         assert len(pacs.offered) == 1
 
 

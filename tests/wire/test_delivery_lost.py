@@ -12,6 +12,7 @@ import pytest
 from delivering import (
     ENTRIES,
     IMPATIENT,
+    PATIENT,
     QUICK,
     REPORT,
     RUN,
@@ -36,7 +37,7 @@ from m3node.delivery.outbox import box_of, put_off, waiting
 from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Timeouts, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination
@@ -54,13 +55,13 @@ def test_nobody_listening_counts_an_attempt_of_one_object_and_the_others_wait_fo
     with fake_pacs() as pacs:
         dead = pacs.destination()
     queue(layout, dead)
-    with courier_for(layout, dead) as courier:
-        result = go(layout, dead, courier=courier)
+    with courier_for(layout, dead, delivery=PATIENT) as courier:
+        result = go(layout, dead, PATIENT, courier)
         assert result == Round(put_off=1, unreachable=result.unreachable)
         assert result.unreachable == f"no connection to PACS@127.0.0.1:{dead.port}: Connection refused"
         assert [entry.kind for entry in result.wake] == [SEG]
         # The others do not each try it.
-        assert go(layout, dead, courier=courier) == Round(unreachable=result.unreachable)
+        assert go(layout, dead, PATIENT, courier) == Round(unreachable=result.unreachable)
     assert {kind: entry.attempts for kind, entry in left(layout).items()} == {
         SEG: 1,
         REPORT: 0,
@@ -86,18 +87,19 @@ def test_a_listener_that_is_no_dicom_peer_is_unreachable(layout: DataLayout) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         silent = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=server.getsockname()[1])
         queue(layout, silent)
-        result = go(layout, silent, IMPATIENT)
+        result = go(layout, silent, QUICK.model_copy(update={"connect_seconds": 0.5}))
     assert result.unreachable.endswith("does not answer the association request as a DICOM peer")
 
 
 def test_an_empty_answer_is_not_taken_for_stored_and_the_same_instance_goes_again(layout: DataLayout) -> None:
-    with fake_pacs() as pacs:
+    with fake_pacs() as pacs, courier_for(layout, pacs.destination()) as courier:
         queue_one(layout, pacs.destination())
         with _answers_without_status():
-            assert go(layout, pacs.destination()) == Round(put_off=1)
+            assert go(layout, pacs.destination(), courier=courier) == Round(put_off=1)
         assert left(layout)[REPORT].last_error == "no answer, or one without a status"
         assert left(layout)[REPORT].state is DeliveryState.UNKNOWN
-        wait_for(lambda: go(layout, pacs.destination()).stored == 1)
+        wait_for(lambda: go(layout, pacs.destination(), courier=courier).stored == 1)
+        assert pacs.associations == 2  # what is answered late on the first is not taken for the next object's answer
         assert pacs.offered == [pacs.offered[0]] * 2
         assert pacs.associations == 2
 
@@ -192,7 +194,7 @@ def test_a_connection_that_drops_gets_the_object_again(layout: DataLayout) -> No
 
 def test_a_destination_that_takes_objects_and_answers_none_is_left_alone_after_three(layout: DataLayout) -> None:
     release = threading.Event()
-    patient = IMPATIENT.model_copy(update={"retry_first_seconds": 600.0, "retry_max_seconds": 600.0})
+    patient = PATIENT.model_copy(update={"response_seconds": 0.5})
     with fake_pacs(lambda event: release.wait(60) and 0x0000) as pacs:
         queue(layout, pacs.destination())
         with courier_for(layout, pacs.destination(), delivery=patient) as courier:
@@ -277,6 +279,58 @@ def test_what_waited_as_long_for_a_dead_destination_is_given_up_with_its_probe_a
     assert {entry.run for entry in left(layout).values()} == {young}
 
 
+def test_a_probe_that_is_no_good_itself_has_nothing_given_up_that_the_destination_did_not_fail_for_so_long(
+    layout: DataLayout,
+) -> None:
+    with fake_pacs() as pacs:
+        dead = pacs.destination()
+    short = QUICK.model_copy(update={"give_up_hours": 1.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m3node.delivery.outbox.time.time", lambda: 1_000_000.0)
+        queue(layout, dead)  # and nobody delivered until now
+    with courier_for(layout, dead, delivery=short) as courier:
+        assert go(layout, dead, short, courier).put_off == 1
+        (layout.results / RUN / f"{SEG}.dcm").unlink()
+        wait_for(lambda: go(layout, dead, short, courier).aside == 1)
+    assert [(entry.kind, entry.state) for entry in entries_aside(layout)] == [(SEG, DeliveryState.DEAD)]
+    assert set(left(layout)) == {REPORT, "volumes.sr", "presentation.pr"}
+
+
+def test_an_association_that_is_lost_just_before_the_next_object_costs_it_nothing(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *_ = [sendable(item.path) for item in make_run(layout, RUN)]
+    send = StoreAssociation.send
+    lost = []
+
+    def send_behind_the_loss(self: StoreAssociation, item: Sendable) -> Sent:
+        if not lost:
+            lost.append(item)
+            self._association.abort()
+        return send(self, item)
+
+    with fake_pacs() as pacs, courier_for(layout, pacs.destination()) as courier:
+        assert courier.send(pacs.destination(), first).verdict is Verdict.STORED
+        monkeypatch.setattr(StoreAssociation, "send", send_behind_the_loss)
+        assert courier.send(pacs.destination(), second).verdict is Verdict.STORED
+        assert (len(lost), len(pacs.offered), pacs.associations) == (1, 2, 2)
+
+
+def test_an_object_that_was_offered_and_not_answered_is_not_offered_again_at_once(layout: DataLayout) -> None:
+    items = [sendable(item.path) for item in make_run(layout, RUN)]
+
+    def abort_the_second(event: Event) -> int:
+        if len(pacs.offered) == 2:
+            event.assoc.abort()
+        return 0x0000
+
+    with fake_pacs() as pacs, courier_for(layout, pacs.destination()) as courier:
+        pacs.answer = abort_the_second
+        told = [courier.send(pacs.destination(), item) for item in items[:2]]
+        assert [(sent.verdict, sent.unknown) for sent in told] == [(Verdict.STORED, False), (Verdict.AGAIN, True)]
+        assert pacs.offered == [item.sop_instance_uid for item in items[:2]]
+
+
 def test_a_peer_that_closes_a_lingering_association_costs_the_next_object_nothing(layout: DataLayout) -> None:
     items = [sendable(item.path) for item in make_run(layout, RUN)]
     open_now = []
@@ -295,11 +349,12 @@ def test_a_lingering_association_is_released_when_nobody_uses_it_and_not_before(
     item = sendable(make_run(layout, RUN, [ObjectKind.REPORT])[0].path)
     released = []
     with fake_pacs(handlers=[(evt.EVT_RELEASED, released.append)]) as pacs:
-        courier = Courier(settings_for(layout, pacs.destination()), linger=0.2)
+        courier = Courier(settings_for(layout, pacs.destination()), linger=600.0)
         for _ in range(3):
             courier.send(pacs.destination(), item)
             courier.close_idle()
         assert pacs.associations == 1
+        courier._linger = 0.0
         wait_for(lambda: courier.close_idle() or released)
         courier.send(pacs.destination(), item)
         assert pacs.associations == 2

@@ -20,7 +20,7 @@ from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.answer.steps import find, make_detector
 from m3node.jobs.engine import names
 from m3node.jobs.engine.actions import Refused
-from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.progress import silent
 from m3node.rejection import Reason, Rejection
 from working import Workplace, run_of, workplace
@@ -60,7 +60,7 @@ def test_a_failed_run_is_requeued_as_often_as_it_fails_and_all_that_it_said_is_k
     for number in (1, 2):
         answer(place, manifest, Rejection(Reason.FAILED, f"failed {number}", run_of(manifest)))
         assert "is queued again" in place.actions.requeue_run(run_of(manifest))
-        place.dispatcher.cancel([names.job_id(manifest.key, number)])  # as if a worker had done it
+        place.dispatcher.cancel([f"{names.job_prefix(manifest.key)}{number}"])  # as if a worker had done it
     kept = [json.loads((folder / f"run.failed-{number}.json").read_text()) for number in (1, 2)]
     assert [record["rejection"]["message"] for record in kept] == ["failed 1", "failed 2"]
     assert {path.name for path in folder.iterdir()} == {
@@ -173,7 +173,7 @@ def test_rows_of_what_has_ended_are_forgotten_and_others_kept(place: Workplace) 
     ended, waits = place.series(0), place.series(1)
     for manifest in (ended, waits):
         place.enqueue(manifest)
-    place.dispatcher.cancel([names.job_id(ended.key, 1)])
+    place.dispatcher.cancel([names.job_prefix(ended.key) + "1"])
     assert place.dispatcher.forget(before=0.0) == 0
     assert place.dispatcher.forget(before=4e9) == 1
     assert set(place.dispatcher.live(names.JOBS)) == {names.job_prefix(waits.key)}
@@ -184,7 +184,7 @@ def test_the_first_attempt_is_remembered_while_a_later_one_waits(place: Workplac
     manifest = place.series(0)
     place.enqueue(manifest)
     for number in (1, 2):
-        place.dispatcher.cancel([names.job_id(manifest.key, number)])
+        place.dispatcher.cancel([f"{names.job_prefix(manifest.key)}{number}"])
         place.enqueue(manifest)
     assert place.dispatcher.forget(before=4e9) == 1
     assert attempts(place.dispatcher, manifest) == ["CANCELLED", "ENQUEUED"]
@@ -228,6 +228,25 @@ def test_a_run_that_ends_while_it_is_being_cancelled_leaves_no_wish_and_nothing_
     assert "3 deliveries" in place.actions.cancel_run(run_of(manifest))
     assert waiting(box_of(place.layout, "archive")) == ()
     assert not (place.layout.results / run_of(manifest) / "cancel").exists()
+
+
+def test_a_run_that_ends_just_before_it_is_closed_as_cancelled_is_not_said_to_be_cancelled(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = place.series(0)
+    attempts_of = place.dispatcher.attempts_of
+
+    def just_ended(prefix: str) -> tuple[Work, ...]:
+        if place.record(manifest) is None:
+            answer(place, manifest)
+        return attempts_of(prefix)
+
+    monkeypatch.setattr(place.dispatcher, "attempts_of", just_ended)
+    assert "had just ended" in place.actions.cancel_run(run_of(manifest))
+    record = place.record(manifest)
+    assert record is not None
+    assert len(record.objects) == 3
+    assert waiting(box_of(place.layout, "archive")) == ()  # the wish was heard in the end
 
 
 def test_what_is_due_does_not_wait_for_an_attempt_that_was_put_off(place: Workplace) -> None:

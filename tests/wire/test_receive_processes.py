@@ -116,14 +116,20 @@ def test_a_receiver_ends_in_order_when_the_acceptor_died_before_it_had_read_all(
     assert "Traceback" not in said
 
 
-def test_an_idle_association_is_kept_alive_by_touches_and_aborted_after_its_time(tmp_path: Path) -> None:
-    with running(tmp_path, idle_seconds=4.0) as node, associated(node.port) as association:
+def test_an_idle_association_is_kept_alive_by_touches(tmp_path: Path) -> None:
+    with running(tmp_path) as node, associated(node.port) as association:
         (lease,) = read_leases(node.layout.associations)
         os.utime(lease.path, (0, 0))
         wait_for(lambda: open_leases(node))  # touched again without any traffic
         assert association.is_established
+
+
+def test_an_idle_association_is_aborted_after_its_time_and_holds_no_lease(tmp_path: Path) -> None:
+    with running(tmp_path, idle_seconds=1.0) as node, associated(node.port) as association:
         wait_for(lambda: association.is_aborted)
         wait_for(lambda: open_leases(node) == [])
+    (lease,) = read_leases(node.layout.associations)
+    assert lease.closed_at is not None
 
 
 def test_an_open_association_may_finish_when_the_node_stops_and_no_new_one_is_taken(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fake_pacs import fake_pacs
-from m3node.jobs.node.locks import holder
+from m3node.jobs.locks import holder
 from postgres import PASSWORD
 from quick_node import alive, archive, ended, made
 from quick_series import quick_series, series_uid

@@ -9,13 +9,14 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import trustme
 from delivering import IMPATIENT, QUICK, RUN, aside, courier_for, go, left, queue, queue_one, sent
-from stow_server import Arrived, Reply, failed, referenced, stored, stow_server
+from stow_server import Arrived, Reply, StowServer, failed, referenced, stored, stow_server
 
 from fake_pacs import make_run
 from m3node.delivery.entry import Entry
@@ -90,6 +91,7 @@ JSON = {"Content-Type": "application/dicom+json"}
         (Reply(413), "refused", "HTTP 413"),
         (Reply(415), "refused", "HTTP 415"),
         (Reply(408), "again", "HTTP 408"),
+        (Reply(425), "again", "HTTP 425"),
         (Reply(429), "again", "HTTP 429"),
         (Reply(500), "again", "HTTP 500"),
         (Reply(502), "again", "HTTP 502"),
@@ -112,6 +114,7 @@ def test_each_answer_means_stored_again_or_refused(layout: DataLayout, reply: Re
         Reply(200, JSON, b'{"00081199": 3}'),
         Reply(200, JSON, b"{nope"),
         Reply(200, JSON, b"[" * 100_000),
+        Reply(200, JSON, failed("UID", 7).replace(b"7]", b"1e999]")),
         Reply(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
     ],
     ids=lambda reply: f"{reply.status} {reply.body[:12]!r}",
@@ -151,18 +154,19 @@ def test_a_service_that_asks_for_years_is_tried_after_the_longest_pause(layout: 
         assert one_left(layout).not_before <= time.time() + QUICK.retry_max_seconds
 
 
-def drip(handler: BaseHTTPRequestHandler) -> None:
-    """Answer a byte at a time, each in time."""
+def drip(handler: BaseHTTPRequestHandler, web: StowServer) -> None:
+    """Say that it is stored, a byte at a time, each in time."""
+    body = b" " * 100 + referenced(web.arrived[-1].uid)
     handler.send_response(200)
-    handler.send_header("Content-Length", "10000")
+    handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()
-    for _ in range(200):
-        handler.wfile.write(b" ")
+    for byte in body:
+        handler.wfile.write(bytes([byte]))
         handler.wfile.flush()
         time.sleep(0.05)
 
 
-def cut(handler: BaseHTTPRequestHandler) -> None:
+def cut(handler: BaseHTTPRequestHandler, web: StowServer) -> None:
     """Promise more than comes."""
     handler.send_response(200)
     handler.send_header("Content-Length", "10000")
@@ -170,7 +174,7 @@ def cut(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b'{"00081199"')
 
 
-def flood(handler: BaseHTTPRequestHandler) -> None:
+def flood(handler: BaseHTTPRequestHandler, web: StowServer) -> None:
     """Answer more than anybody wants to read."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(1 << 40))
@@ -182,18 +186,18 @@ def flood(handler: BaseHTTPRequestHandler) -> None:
         return
 
 
-def hang_up(handler: BaseHTTPRequestHandler) -> None:
+def hang_up(handler: BaseHTTPRequestHandler, web: StowServer) -> None:
     """Take the object and say nothing."""
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize("how", [drip, cut, flood, hang_up], ids=lambda how: how.__name__)
 def test_an_answer_that_never_ends_or_breaks_off_is_unknown_and_the_same_bytes_go_again(
-    layout: DataLayout, how: object
+    layout: DataLayout, how: Callable[[BaseHTTPRequestHandler, StowServer], None]
 ) -> None:
     with stow_server() as web:
         queue_one(layout, web.destination())
-        web.raw = how
+        web.raw = lambda handler: how(handler, web)
         assert go(layout, web.destination(), IMPATIENT) == Round(put_off=1)
         assert one_left(layout).state is DeliveryState.UNKNOWN
         web.raw = None
@@ -222,7 +226,7 @@ def test_a_redirect_takes_no_object_to_another_host(layout: DataLayout, status: 
         assert (len(web.arrived), other.arrived) == (1, [])
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 407])
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 407])
 def test_a_service_that_lets_nobody_in_is_down_and_refuses_no_object(layout: DataLayout, status: int) -> None:
     with stow_server(lambda arrived: Reply(status)) as web:
         queue(layout, web.destination())

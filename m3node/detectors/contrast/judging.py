@@ -103,7 +103,8 @@ class Blob:
     @property
     def compactness(self) -> float:
         """1 for a ball, about 0.6 for an ellipsoid of 2:1:1, less for tubes, sheets and stars."""
-        return min(1.0, self.thickness) / self.length
+        # A single place of a coarse grid has no length: nothing says that it is no ball.
+        return min(1.0, self.thickness) / self.length if self.length > 0 else 1.0
 
     def fits(self, rule: Rule) -> bool:
         """Tell whether it is a focus."""

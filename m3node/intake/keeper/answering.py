@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom.uid import UID
@@ -26,12 +27,11 @@ from m3node.intake.keeper.urgency import ROUTINE, STAT, is_urgent
 from m3node.intake.series import sop_classes
 from m3node.intake.series.eligibility import judge
 from m3node.intake.series.header import InstanceHeader
-from m3node.intake.series.manifest import Manifest, StackKey, make_manifest, slices_digest, write_manifest
+from m3node.intake.series.manifest import StackKey, make_manifest, slices_digest, write_manifest
 from m3node.intake.series.seg_reference import read_seg_reference
 from m3node.intake.series.selection import select
 from m3node.intake.series.stacks import Stack, group_stacks
 from m3node.layout import DataLayout
-from m3node.logs import describe
 from m3node.rejection import Reason, Rejection
 from m3node.settings import Settings
 
@@ -39,9 +39,6 @@ _log = logging.getLogger(__name__)
 
 Record = Callable[[StackKey, int, str, Rejection], object]
 """Records why a stack (with its generation) or instances of a series (generation 0) get no results."""
-
-Announce = Callable[[Manifest], object]
-"""Told of each manifest right after it was written."""
 
 Content = Callable[[Path], str]
 """Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected``."""
@@ -58,7 +55,7 @@ class Answering:
         ``eligibility``, ``selection`` and ``completeness`` count.
     index : Index
         Gets what was not fit, and the content digests of revisions.
-    record, content_digest, announce : callable
+    record, content_digest : callable
         Come from later stages, which intake does not know.
     """
 
@@ -70,14 +67,12 @@ class Answering:
         *,
         record: Record,
         content_digest: Content,
-        announce: Announce,
     ) -> None:
         self._layout = layout
         self._settings = settings
         self._index = index
         self._record = record
         self._content_digest = content_digest
-        self._announce = announce
 
     def answer(self, series: str, record: SeriesRecord) -> Settled:
         """Answer a complete series; what is answered already stays as it is.
@@ -115,7 +110,7 @@ class Answering:
             if following is None:
                 _log.info("stack %s: nothing new", stack.key.label)
             elif (rejection := self._judge(stack)) is None:
-                self._make(stack, following, segs, asked=record.urgent)
+                self._make(stack, self._not_taken(stack, following), segs, asked=record.urgent)
             else:
                 unfit = True
                 if not following.judged:
@@ -148,6 +143,16 @@ class Answering:
     def _judge(self, stack: Stack) -> Rejection | None:
         return judge(stack, self._settings.eligibility) or select(stack, self._settings.selection)
 
+    def _not_taken(self, stack: Stack, following: Next) -> Next:
+        """Pass over numbers under which a reason is recorded that the index has lost, in a power cut for example.
+
+        It lies where the run's findings would, and the run would end with it.
+        """
+        generation = following.generation
+        while _holds_reason(self._layout.results / f"{stack.key.label}.g{generation}"):
+            generation += 1
+        return replace(following, generation=generation)
+
     def _reject(self, stack: Stack, following: Next, rejection: Rejection, record: SeriesRecord) -> None:
         slices = _slices(stack)
         self._record(stack.key, following.generation, slices, rejection)
@@ -168,10 +173,6 @@ class Answering:
         path = write_manifest(manifest, self._layout.manifests)
         slices, stat = len(stack.slices), ", urgent" if urgent else ""
         _log.info("manifest %s: %d slices, %d SEGs with a liver%s", path.stem, slices, len(segs), stat)
-        try:
-            self._announce(manifest)
-        except Exception as error:  # noqa: BLE001 - the manifest is written: who looks for new ones finds it
-            _log.error("manifest %s could not be announced, and waits to be found: %s", path.stem, describe(error))
 
     def _content(self, series: str, record: SeriesRecord, header: InstanceHeader) -> str:
         digest = record.contents.get(header.path)
@@ -210,6 +211,10 @@ class Answering:
             digest = hashlib.sha256(f"{series}\0{reason.value}".encode()).hexdigest()
             rejection = Rejection(reason, f"{group[0].message}{more}", series)
             self._record(StackKey(series, ""), 0, digest, rejection)
+
+
+def _holds_reason(folder: Path) -> bool:
+    return (folder / "findings.json").exists() and not (folder / "run.json").exists()
 
 
 def _slices(stack: Stack) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m3node.errors import M3NodeError, ResultError
-from m3node.intake.keeper.answering import Announce, Answering, Content, Record
+from m3node.intake.keeper.answering import Answering, Content, Record
 from m3node.intake.keeper.completeness import patience
 from m3node.intake.keeper.index import Index, SeriesRecord, Settled, series_files, spooled_series, stat_line
 from m3node.intake.keeper.purging import Disposable, Held, none_of_them, purge
@@ -25,7 +25,6 @@ from m3node.intake.keeper.register import Register
 from m3node.intake.keeper.urgency import is_urgent
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader
 from m3node.intake.series import sop_classes
-from m3node.intake.series.manifest import Manifest
 from m3node.layout import DataLayout
 from m3node.logs import describe
 from m3node.settings import Settings
@@ -51,10 +50,6 @@ class _Arrivals:
     urgent: bool = False
 
 
-def nobody(manifest: Manifest) -> None:
-    """Tell nobody."""
-
-
 class Keeper:
     """Keeps one data folder.
 
@@ -66,8 +61,6 @@ class Keeper:
         Records why a stack or an instance gets no results: stack, generation (0 for instances), digest, reason.
     content_digest : callable
         Digest of a file's decoded pixels, geometry and identity; raises ``InputRejected`` when it has none.
-    announce : callable
-        Told of each manifest right after it was written. What it raises is logged: a manifest is also found without.
     disposable : callable
         Says which series' pixels may go (`m3node.intake.keeper.purging.Disposable`).
     clock : callable
@@ -81,7 +74,6 @@ class Keeper:
         *,
         record: Record,
         content_digest: Content,
-        announce: Announce = nobody,
         disposable: Disposable = none_of_them,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,9 +88,7 @@ class Keeper:
             late_seg_opens=settings.completeness.late_seg_makes_generation,
             clock=clock,
         )
-        self._answering = Answering(
-            self._layout, settings, self._index, record=record, content_digest=content_digest, announce=announce
-        )
+        self._answering = Answering(self._layout, settings, self._index, record=record, content_digest=content_digest)
         self._disposable = disposable
         self._clock = clock
         self._arrivals: dict[str, _Arrivals] = {}
@@ -303,7 +293,6 @@ def run_keeper(
     *,
     record: Record,
     content_digest: Content,
-    announce: Announce = nobody,
     disposable: Disposable = none_of_them,
 ) -> None:
     """Keep the data folder until ``stop`` is set.
@@ -314,10 +303,10 @@ def run_keeper(
         The tree.
     stop : threading.Event
         Ends it between two steps.
-    record, content_digest, announce, disposable : callable
+    record, content_digest, disposable : callable
         As for `Keeper`.
     """
-    keeper = Keeper(settings, record=record, content_digest=content_digest, announce=announce, disposable=disposable)
+    keeper = Keeper(settings, record=record, content_digest=content_digest, disposable=disposable)
     keeper.rescan(stop)
     while not stop.is_set():
         keeper.step()

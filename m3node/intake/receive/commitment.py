@@ -24,8 +24,8 @@ from pydicom.uid import UID
 
 from m3node.durable import sync_folder, write_once
 from m3node.errors import InputRejected
-from m3node.intake.receive.identity import is_valid_uid
 from m3node.intake.series.part10 import PARSER_ERRORS
+from m3node.intake.uid import is_uid
 from m3node.layout import DataLayout
 from m3node.rejection import Reason
 
@@ -125,7 +125,7 @@ def parse_report(
         )
     except (*PARSER_ERRORS, OSError) as error:  # pydicom's word for an item that is none is OSError
         raise InputRejected(Reason.UNREADABLE, "the report's event information cannot be read") from error
-    if not is_valid_uid(transaction):
+    if not is_uid(transaction):
         raise InputRejected(Reason.INVALID_UID, "the report's Transaction UID is absent or no UID")
     return Report(transaction, sender, event_type, committed, failed, received_at)
 

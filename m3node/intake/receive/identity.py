@@ -7,12 +7,12 @@ than a general reader.
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from dataclasses import dataclass
 
 from m3node.errors import InputRejected
+from m3node.intake.uid import is_uid
 from m3node.rejection import Reason
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -33,22 +33,18 @@ _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _MAX_DEPTH = 32
 _MAX_INFLATED = 16 * 1024 * 1024
 
-_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
+_PADDING = b"\0 \t\r\n"
+"""More than PS3.5 9.1 pads with; what some write around a value (`m3node.intake.series.elements`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The UIDs under which an instance is stored; each is valid (PS3.5 9.1), so each may name a file."""
+    """The UIDs under which an instance is stored; each is one (`m3node.intake.uid`), so each may name a file."""
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
-
-
-def is_valid_uid(value: str) -> bool:
-    """Whether a value is a UID by PS3.5 9.1: at most 64 characters, decimal components without leading zeros."""
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 def identify(data: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> Identity:
@@ -86,11 +82,11 @@ def identify(data: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> 
 
 
 def _uid(found: dict[int, bytes], tag: int, name: str) -> str:
-    raw = found.get(tag, b"").rstrip(b"\0 ")
+    raw = found.get(tag, b"").strip(_PADDING)
     if not raw:
         raise InputRejected(Reason.MISSING_UID, f"the data set has no {name}; the sender must give it one")
     value = raw.decode("ascii", errors="replace")
-    if not is_valid_uid(value):
+    if not is_uid(value):
         # The value itself is not repeated: what stands in the wrong place may be a name.
         raise InputRejected(Reason.INVALID_UID, f"the data set's {name} is not a valid UID; see PS3.5 9.1")
     return value

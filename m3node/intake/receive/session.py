@@ -23,10 +23,11 @@ from m3node.intake.receive.association import OpenLease
 from m3node.intake.receive.commitment import EVENT_ALL_STORED, EVENT_SOME_FAILED, keep_report, parse_report
 from m3node.intake.receive.contexts import COMMITMENT, STORAGE
 from m3node.intake.receive.dimse import ReportRequest, StoreRequest
-from m3node.intake.receive.identity import identify, is_valid_uid
+from m3node.intake.receive.identity import identify
 from m3node.intake.receive.loop import ServedAssociation
 from m3node.intake.receive.spool import Spool
 from m3node.intake.receive.status import Answer
+from m3node.intake.uid import is_uid
 from m3node.layout import DataLayout
 
 LOGGER = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ class Session:
             uid = request.sop_instance_uid
             LOGGER.warning(
                 "refused instance %s from %s with status 0x%04X: %s",
-                uid if is_valid_uid(uid) else "(no valid UID)",
+                uid if is_uid(uid) else "(no valid UID)",
                 self._calling,
                 answer.status,
                 answer.comment,

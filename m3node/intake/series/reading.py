@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +16,8 @@ from m3node.intake.series.elements import decimal, decimals, identifying_bytes, 
 from m3node.intake.series.header import FrameHeader, InstanceHeader, Orientation, PixelLayout, Vector3
 from m3node.intake.series.multiframe import multiframe_headers
 from m3node.intake.series.part10 import PARSER_ERRORS, OpenedFile, open_part10
+from m3node.intake.uid import is_uid
 from m3node.rejection import Reason, Rejection
-
-UID_PATTERN = re.compile(r"[0-9]{1,64}(?:\.[0-9]+)*")
-"""What may name a file: digits and single dots. Leading zeros break PS3.5 9.1, but are common and do no harm."""
 
 _UIDS = (
     (0x00080016, "SOP Class UID"),
@@ -176,7 +173,7 @@ def _uid(ds: Dataset, tag: int, what: str, name: str) -> str:
         raise InputRejected(
             Reason.MISSING_UID, f"{name} has no {what}; it cannot be stored or answered, correct it at its source"
         )
-    if len(value) > 64 or not UID_PATTERN.fullmatch(value):
+    if not is_uid(value):
         raise InputRejected(
             Reason.INVALID_UID,
             f"the {what} of {name} is not a valid UID (digits and dots, at most 64); correct it at its source",

@@ -10,6 +10,7 @@ from m3node.delivery import outbox
 from m3node.delivery.state import DeliveryState
 from m3node.durable import sync_folder
 from m3node.errors import DeliveryError, M3NodeError, ResultError
+from m3node.intake.keeper.index import Index
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.jobs.answer import starts
 from m3node.jobs.answer.closing import close
@@ -20,13 +21,15 @@ from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import LIVE, WAITING, Dispatcher, Work
 from m3node.jobs.ledger.files import read_entry
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.node.locks import RoleHeldError, hold, holder, slot_lock
+from m3node.jobs.locks import RoleHeldError, hold, holder, slot_lock
 from m3node.layout import DataLayout
 from m3node.results.findings import Outcome
-from m3node.results.store import load_findings
+from m3node.results.store import MASKS_FILE, load_findings
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+ANEW = "to have the series analysed again, send all of it under a new Series Instance UID"
 
 
 class Refused(M3NodeError):  # noqa: N818 - what it is called to the person who asked
@@ -60,7 +63,8 @@ class Actions:
         Raises
         ------
         Refused
-            There is no such run, it has objects, a newer generation has taken its place, or it has not ended.
+            There is no such run, it has objects, a newer generation has taken its place, it has not ended, or retention
+            has removed what it needs.
         DatabaseError
             The database is away; the reconciler hands the run over when it is back.
         """
@@ -70,6 +74,7 @@ class Actions:
         if (folder / RECORD).exists():
             _check_repeatable(run, record)
             self._check_newest(manifest)
+            self._check_kept(manifest, folder)
             if record is not None and record.cancelled:
                 self._forget_cancelled(run)
             _set_aside(folder)
@@ -84,7 +89,8 @@ class Actions:
         Raises
         ------
         Refused
-            No such delivery is set aside, or a newer generation has taken the place of its run.
+            No such delivery is set aside, a newer generation has taken the place of its run, or retention has removed
+            the object.
         DatabaseError
             The database is away; the reconciler hands it over when it is back.
         """
@@ -190,13 +196,28 @@ class Actions:
             raise Refused(f"{name!r} names no delivery; m3node jobs --dead and m3node status --study show the names")
 
     def _check_wanted(self, destination: str, name: str) -> None:
-        """Refuse an object of an older generation, which an archive must not get after those of the newer one."""
+        """Refuse an object that is gone, or of an older generation: an archive must not get it after the newer one."""
         try:
-            run = read_entry(outbox.box_of(self._layout, destination).aside / f"{name}.json", "aside").run
-            manifest = read_manifest(self._layout.manifests / f"{run}.json")
-        except (OSError, M3NodeError):
+            entry = read_entry(outbox.box_of(self._layout, destination).aside / f"{name}.json", "aside")
+        except (OSError, DeliveryError):
+            return  # there is none, or it is damaged: who moves it back says so
+        if not (self._layout.root / entry.path).exists():
+            raise Refused(f"the object of {name} was removed (retention.results_days); {ANEW}")
+        try:
+            manifest = read_manifest(self._layout.manifests / f"{entry.run}.json")
+        except M3NodeError:
             return  # nothing says that there is a newer one
         self._check_newest(manifest)
+
+    def _check_kept(self, manifest: Manifest, folder: Path) -> None:
+        """Refuse a run that could not be answered any more, and would end as failed under another name."""
+        settled = Index(self._layout.index).settled(manifest.stack.series_instance_uid)
+        inputs = (Path(manifest.root) / header.path for header in (*manifest.instances, *manifest.liver_segs))
+        if (settled is not None and settled.purged) or not all(path.exists() for path in inputs):
+            raise Refused(f"the received files of {folder.name} were removed (retention.received_hours); {ANEW}")
+        # Looked for anew, they could go under UIDs under which other bytes were sent already.
+        if _lacks_masks(folder):
+            raise Refused(f"the masks of {folder.name} were removed (retention.results_days); {ANEW}")
 
     def _check_newest(self, manifest: Manifest) -> None:
         if newer_generation(manifest, self._layout):
@@ -244,6 +265,16 @@ def _set_aside(folder: Path) -> None:
     starts.forget(folder)
     os.replace(folder / RECORD, folder / f"run.failed-{number}.json")
     sync_folder(folder)
+
+
+def _lacks_masks(folder: Path) -> bool:
+    """Whether findings name a liver whose masks are not there; damaged ones are looked for again."""
+    if not (folder / FINDINGS).exists() or (folder / MASKS_FILE).exists():
+        return False
+    try:
+        return load_findings(folder, masks=False).region is not None
+    except ResultError:
+        return False
 
 
 def _holds_no_findings(folder: Path) -> bool:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 
 from m3node.jobs.engine import names
+from m3node.jobs.engine.again import try_again
 from m3node.jobs.engine.bench import Abandoned
 from m3node.jobs.engine.desk import Desk, Words, attend_to
 from m3node.logs import describe
@@ -54,7 +55,16 @@ def deliver(destination: str, name: str) -> Words:
                 raise Abandoned
             words = attend(destination, name, bool(words))
         if "again" in words:
-            _again(destination, name, words)
+            try_again(
+                desk.dispatcher,
+                names.DELIVER,
+                names.DELIVERIES,
+                destination,
+                name,
+                priority=words["priority"],
+                delay=words["again"],
+                partition=destination,
+            )
         return words
 
 
@@ -65,22 +75,7 @@ def attend(destination: str, name: str, goes_on: bool) -> Words:
     try:
         return attend_to(desk, destination, name, goes_on=goes_on)
     except OSError as error:
-        _log.error("%s: delivery waits: %s", destination, error.strerror)
+        desk.trouble(destination).met(error)
     except Exception as error:  # noqa: BLE001 - an error that leaves a workflow would end it for good
         _log.error("%s: delivery stumbled over %s and goes on later", destination, describe(error))
     return {"again": desk.settings.jobs.retry_seconds, "priority": "routine"}
-
-
-def _again(destination: str, name: str, words: Words) -> None:
-    """Enqueue the next attempt; recorded by the engine, so that a repetition does not enqueue two."""
-    options: EnqueueOptions = {
-        "workflow_name": names.DELIVER,
-        "queue_name": names.DELIVERIES,
-        "queue_partition_key": destination,
-        "workflow_id": names.next_id(DBOS.workflow_id or ""),
-        "app_version": names.APPLICATION_VERSION,
-        "priority": names.priority_number(words["priority"]),
-    }
-    if words["again"] > 0:
-        options["delay_seconds"] = words["again"]
-    DBOS.enqueue_workflow_with_options(options, destination, name)

@@ -18,6 +18,7 @@ from m3node.delivery.rounds import deliver_due
 from m3node.errors import DatabaseError
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.notes import Ledger
+from m3node.jobs.trouble import Trouble
 from m3node.layout import DataLayout
 from m3node.settings import Destination, Settings
 
@@ -52,6 +53,7 @@ class Desk:
     ledger: Ledger
     dispatcher: Dispatcher
     _running: set[str] = field(default_factory=set)
+    _trouble: dict[str, Trouble] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -76,6 +78,10 @@ class Desk:
             yield
         finally:
             self._running.discard(workflow_id)
+
+    def trouble(self, destination: str) -> Trouble:
+        """What the disk keeps from a destination, said of all of its objects together."""
+        return self._trouble.setdefault(destination, Trouble(f"{destination}: delivery waits"))
 
     def destination(self, name: str) -> Destination | None:
         """Return a destination of the settings."""
@@ -120,6 +126,8 @@ def attend_to(desk: Desk, destination: str, name: str, *, goes_on: bool = False)
         stop=lambda: desk.stopping,
         note=desk.ledger.note_entry,
     )
+    if done.stored or done.put_off or done.aside:
+        desk.trouble(destination).over()
     for other in done.wake:
         if other.name != name:
             desk.wake(other)

@@ -205,6 +205,13 @@ class Dispatcher:
         self._delete(ended)
         return len(ended)
 
+    def forget_before(self, workflow_id: str) -> None:
+        """Delete the row of the attempt before one that is under way, unless that was the first."""
+        before = names.id_before(workflow_id)
+        # Where its process died after it had enqueued this one, it is still to end.
+        if names.id_before(before) and self._rows(workflow_ids=[before], status=list(ENDED)):
+            self._delete([before])
+
     def forget_stranded(self, work: Iterable[Work]) -> int:
         """Delete live work that another release left with another shape of the workflows; return how many rows.
 

@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-from dbos import DBOS, EnqueueOptions
+from dbos import DBOS
 
 from m3node.faults import fault_point
 from m3node.jobs.engine import names
+from m3node.jobs.engine.again import try_again
 from m3node.jobs.engine.bench import Bench
 from m3node.jobs.engine.work import Words, work_on
 
@@ -52,7 +53,9 @@ def answer(run: str) -> Words:
             _before(bench, "close")
             words = close(run, words.get("end", {}))
         if "waits" in words:
-            _again(run, words)
+            pause = float(words["delay"])
+            grown = min(pause * names.attempt_of(DBOS.workflow_id or ""), max(pause, names.LONGEST_PAUSE))
+            try_again(bench.dispatcher, names.ANSWER, names.JOBS, run, priority=words["priority"], delay=grown)
         return words
 
 
@@ -83,21 +86,3 @@ def close(run: str, end: Words) -> Words:
 def _before(bench: Bench, step: str) -> None:
     bench.between_steps()
     fault_point(f"{step}.before")
-
-
-def _again(run: str, words: Words) -> None:
-    """Enqueue the next attempt, after a pause that grows with each.
-
-    It is recorded by the engine, so that a repetition does not enqueue two.
-    """
-    this = DBOS.workflow_id or ""
-    pause = float(words["delay"])
-    options: EnqueueOptions = {
-        "workflow_name": names.ANSWER,
-        "queue_name": names.JOBS,
-        "workflow_id": names.next_id(this),
-        "app_version": names.APPLICATION_VERSION,
-        "priority": names.priority_number(words["priority"]),
-        "delay_seconds": min(pause * names.attempt_of(this), max(pause, names.LONGEST_PAUSE)),
-    }
-    DBOS.enqueue_workflow_with_options(options, run)

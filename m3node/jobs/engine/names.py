@@ -32,13 +32,8 @@ def priority_number(priority: str) -> int:
 
 
 def job_prefix(manifest_key: str) -> str:
-    """What the workflow IDs of all attempts at a manifest begin with."""
+    """What the workflow IDs of all attempts at a manifest begin with; the attempt's number follows, from 1."""
     return f"job:{manifest_key}:"
-
-
-def job_id(manifest_key: str, attempt: int) -> str:
-    """Workflow ID of an attempt at a manifest, from 1: enqueueing it twice is enqueueing it once."""
-    return f"{job_prefix(manifest_key)}{attempt}"
 
 
 def delivery_prefix(destination: str, name: str) -> str:
@@ -76,3 +71,9 @@ def next_id(workflow_id: str) -> str:
     """Return the workflow ID of the attempt after this one."""
     subject, _, attempt = workflow_id.rpartition(":")
     return f"{subject}:{int(attempt) + 1}"
+
+
+def id_before(workflow_id: str) -> str:
+    """Return the workflow ID of the attempt before this one; empty for the first."""
+    subject, _, attempt = workflow_id.rpartition(":")
+    return f"{subject}:{int(attempt) - 1}" if attempt and int(attempt) > 1 else ""

@@ -79,7 +79,8 @@ def _end_of_delivery(box: Box, name: str) -> float | None:
         except DeliveryError:
             return None
         return None if entry.state is DeliveryState.DEAD else entry.finished_at
-    return 0.0
+    # A dead letter that a person asked back meanwhile waits again.
+    return None if box.file(name).exists() else 0.0
 
 
 def ends_of_series(runs: Iterable[RunEnd]) -> float | None:

@@ -210,5 +210,12 @@ def _filed_before(box: Box, before: float) -> Iterator[tuple[Path, str]]:
             continue
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.endswith(".json") and not entry.name.startswith(".") and entry.stat().st_mtime < before:
+                if entry.name.endswith(".json") and not entry.name.startswith(".") and _is_older(entry, before):
                     yield Path(entry.path), folder.name
+
+
+def _is_older(entry: os.DirEntry[str], before: float) -> bool:
+    try:
+        return entry.stat().st_mtime < before
+    except FileNotFoundError:
+        return False  # moved since the folder was read

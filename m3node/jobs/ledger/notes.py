@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, delete, func, update
@@ -17,15 +17,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from m3node.delivery.entry import Entry
 from m3node.errors import DatabaseError
-from m3node.intake.series.header import InstanceHeader
 from m3node.intake.series.manifest import Manifest, StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.database import writing
-from m3node.jobs.ledger.rows import ManifestFacts, entry_row, instance_row, rejected_row
-from m3node.jobs.ledger.states import RUN_ENDS, RunState, SeriesState
-from m3node.jobs.ledger.tables import Delivery, Instance, Run, Worker
+from m3node.jobs.ledger.rows import ManifestFacts, entry_row, rejected_row
+from m3node.jobs.ledger.states import RUN_ENDS, RunState
+from m3node.jobs.ledger.tables import Delivery, Run, Worker
 from m3node.jobs.ledger.upsert import Row, upsert
-from m3node.jobs.ledger.writes import forget, put_manifests, put_records, put_series, requeue
+from m3node.jobs.ledger.writes import forget, put_manifests, put_records, requeue
 from m3node.rejection import Rejection
 
 _log = logging.getLogger(__name__)
@@ -56,34 +55,6 @@ class Ledger:
         self._away_until = 0.0
         self._logged_at = -LOG_SECONDS
         self._staged: dict[str, tuple[str, float]] = {}
-
-    def note_series(
-        self,
-        series_uid: str,
-        study_uid: str,
-        *,
-        state: SeriesState,
-        instances: int,
-        first_received_at: float,
-        last_received_at: float,
-        purged_at: float | None = None,
-    ) -> bool:
-        """Note where a received series stands; times are 0 where none of its files could be read."""
-        row: Row = {
-            "series_instance_uid": series_uid,
-            "study_instance_uid": study_uid,
-            "state": state,
-            "instances": instances,
-            "first_received_at": first_received_at,
-            "last_received_at": last_received_at,
-            "purged_at": purged_at,
-        }
-        return self._note(lambda connection: put_series(connection, [row]))
-
-    def note_instances(self, headers: Iterable[InstanceHeader]) -> bool:
-        """Note received instances."""
-        rows = [instance_row(header) for header in headers]
-        return self._note(lambda connection: upsert(connection, Instance, rows))
 
     def note_manifest(self, manifest: Manifest | ManifestFacts) -> bool:
         """Note a generation; its run is queued, unless it is further along."""
@@ -129,10 +100,6 @@ class Ledger:
     def note_requeued(self, run: str) -> bool:
         """Note that a run that had ended is to run again."""
         return self._note(lambda connection: requeue(connection, [run]))
-
-    def note_cancelled(self, run: str, reason: str) -> bool:
-        """Note that a person took a run back."""
-        return self._change(run, state=RunState.CANCELLED, message=reason, finished_at=time.time())
 
     def note_entry(self, entry: Entry) -> bool:
         """Note where a delivery stands."""

@@ -144,7 +144,7 @@ class _Follower:
             upsert(connection, Instance, [row for facts in batch for row in facts.instances])
 
         paths = self._changed(self._layout.index, ".jsonl")
-        self._report.series = self._batches("index", paths, read_series, write, size=BATCH // 25)
+        self._report.series = self._batches("index", paths, read_series, write, weight=25)
 
     def _follow_manifests(self) -> None:
         paths = self._replaced(self._layout.manifests)
@@ -213,6 +213,8 @@ class _Follower:
             # What is filed wins over what still waits under the same name: a kill came between the two.
             for filed in ("", "sent", "aside"):
                 changed += [(filed, path) for path in self._replaced(box / filed)]
+        missing = self._unended_deliveries() - waiting
+        changed += sorted(self._filed(missing) - set(changed))
 
         def read(item: tuple[str, Path]) -> Entry:
             filed, path = item
@@ -223,17 +225,22 @@ class _Follower:
             upsert(connection, Delivery, [rows[key] for key in sorted(rows)])
 
         self._report.deliveries = self._batches("outbox", changed, read, write)
-        self._forget_without_entry(waiting)
+        gone = [(where, name) for where, name in sorted(missing) if not box_of(self._layout, where).holds(name)]
+        self._write(_forget_deliveries, gone)
 
-    def _forget_without_entry(self, waiting: set[tuple[str, str]]) -> None:
+    def _unended_deliveries(self) -> set[tuple[str, str]]:
         unended = select(Delivery.destination, Delivery.name).where(Delivery.state.not_in(ENDS))
         with reading(self._engine) as connection:
-            rows = connection.execute(unended).all()
-        missing = sorted({(row[0], row[1]) for row in rows} - waiting)
-        gone = [
-            (destination, name) for destination, name in missing if not box_of(self._layout, destination).holds(name)
-        ]
-        self._write(_forget_deliveries, gone)
+            return {(row[0], row[1]) for row in connection.execute(unended)}
+
+    def _filed(self, names: Collection[tuple[str, str]]) -> set[tuple[str, Path]]:
+        """Find what has ended although its row does not say so: of two roles' notes the older one may come last."""
+        return {
+            (filed, path)
+            for destination, name in names
+            for filed in ("sent", "aside")
+            if (path := box_of(self._layout, destination).folder / filed / f"{name}.json").exists()
+        }
 
     def _changed(self, folder: Path, suffix: str) -> list[Path]:
         """Return the files, or with an empty suffix the folders, that have changed, by name."""
@@ -252,10 +259,14 @@ class _Follower:
         items: Sequence[_Item],
         read: Callable[[_Item], _Facts | None],
         write: Callable[[Connection, Sequence[_Facts]], object],
-        size: int = BATCH,
+        weight: int = 1,
     ) -> int:
-        """Read files and write their rows, a transaction a batch; return how many there were."""
+        """Read files, each of which is as much as ``weight`` others, and write their rows; return how many there were.
+
+        A batch is a transaction.
+        """
         count = 0
+        size = max(BATCH // weight, 1)
         for start in range(0, len(items), size):
             facts: list[_Facts] = []
             for item in items[start : start + size]:

@@ -60,7 +60,11 @@ def put_records(connection: Connection, records: Sequence[tuple[RunRecord, str, 
 
     def merge(old: Any, new: Any) -> Row:
         return {
-            "started_at": func.coalesce(new.started_at, old.started_at),
+            # A record of an older release does not say when; that of a superseded run says that it did not begin.
+            "started_at": case(
+                (new.state == RunState.SUPERSEDED, new.started_at),
+                else_=func.coalesce(new.started_at, old.started_at),
+            ),
             "worker": case((new.worker != "", new.worker), else_=old.worker),
         }
 

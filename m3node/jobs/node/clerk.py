@@ -1,8 +1,8 @@
 """The clerk: keeps files, engine and ledger in agreement, and the house in order.
 
 Manifests are handed over the moment they come, whatever else takes its time: that has a thread of its own. Neither a
-database that is away nor a full disk ends the clerk; each is logged once, and what was not done is done later, since
-the files say that it is still to do.
+database that is away nor a full disk ends the clerk; each is logged once a minute, and what was not done is done later,
+since the files say that it is still to do.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from m3node.errors import DatabaseError
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.engine.reconcile import Reconciler
 from m3node.jobs.keeping.house import Housekeeping
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.sync import catch_up
+from m3node.jobs.trouble import Trouble
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -37,35 +37,6 @@ AGAIN_SECONDS = 1.0
 """After trouble with disk or database."""
 
 
-class Trouble:
-    """Says once that disk or database is in the way of something, and once that it is not any more.
-
-    Parameters
-    ----------
-    what : str
-        What cannot be done, for the log.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._said = False
-
-    def keeps_from(self, work: Callable[[], object]) -> bool:
-        """Try to do it; return whether trouble came in the way."""
-        try:
-            work()
-        except (DatabaseError, OSError) as error:
-            if not self._said:
-                why = error if isinstance(error, DatabaseError) else error.strerror
-                _log.error("%s: %s; trying again", self._what, why)
-            self._said = True
-            return True
-        if self._said:
-            _log.info("%s: works again", self._what)
-        self._said = False
-        return False
-
-
 def run_clerk(settings: Settings, stop: threading.Event) -> None:
     """Hand over what is to be done, follow the files and keep house until ``stop`` is set.
 
@@ -79,9 +50,12 @@ def run_clerk(settings: Settings, stop: threading.Event) -> None:
     DataLayout(settings.data_dir).create()
     with ThreadPoolExecutor(1, "house") as pool:
         house = pool.submit(_keep_in_order, settings, stop)
-        _hand_over(settings, stop, house)
-        stop.set()
-        house.result()  # what nobody expected ends the process, and the supervisor starts it again
+        # What nobody expected, in either thread, ends the process, and the supervisor starts it again.
+        try:
+            _hand_over(settings, stop, house)
+        finally:
+            stop.set()  # also then: the pool waits for the other one
+        house.result()
 
 
 def _hand_over(settings: Settings, stop: threading.Event, house: Future[None]) -> None:

@@ -19,6 +19,7 @@ from m3node.jobs.engine.desk import Desk
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
+from m3node.jobs.trouble import Trouble
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -73,6 +74,7 @@ def deliver_until(settings: Settings, stop: threading.Event) -> bool:
         desk.courier.close()
     else:
         seconds = settings.jobs.drain_seconds
+        desk.courier.starts.take_back()
         _log.warning("an answer did not come within %g s (jobs.drain_seconds); it is sent again later", seconds)
     hang_up_all()
     desk.dispatcher.close()
@@ -106,14 +108,17 @@ def review(desk: Desk) -> None:
 def _sweep_until(desk: Desk, stop: threading.Event) -> None:
     pause = min(REVIEW_SECONDS, desk.settings.delivery.commitment_seconds / 2)
     next_review = time.monotonic() + pause
+    reports = Trouble("reports of commitment wait")
+
+    def look() -> None:
+        nonlocal next_review
+        sweep(desk)
+        if time.monotonic() >= next_review:
+            review(desk)
+            next_review = time.monotonic() + pause
+
     while not stop.wait(SWEEP_SECONDS):
-        try:
-            sweep(desk)
-            if time.monotonic() >= next_review:
-                review(desk)
-                next_review = time.monotonic() + pause
-        except OSError as error:
-            _log.error("reports of commitment wait: %s", error.strerror)
+        reports.keeps_from(look)
 
 
 def _tidy(courier: Courier, stop: threading.Event) -> None:

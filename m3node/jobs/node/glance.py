@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,14 +13,12 @@ from m3node.errors import ConfigError, DatabaseError
 from m3node.jobs.ledger import views
 from m3node.jobs.ledger.database import describe_url, ledger_url, open_engine
 from m3node.jobs.ledger.view_types import DeliveryView, Overview
-from m3node.jobs.node.locks import Holder, holder, roles_seen, slot_lock
+from m3node.jobs.locks import Holder, holder, left_by, roles_seen, slot_lock, slot_of_lock
 from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
 SCHEMA = "m3node.status/1"
-
-_SLOT = re.compile(r"worker-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ class Glance:
     data_dir : str
         The data folder.
     roles : tuple of RoleView
-        Those that the settings want, and those that somebody is besides.
+        Those that the settings want, those that somebody is besides, and worker slots that did not end in order.
     disk : DiskView
         Its room.
     database : str
@@ -197,8 +194,10 @@ def _roles(settings: Settings, layout: DataLayout, overview: Overview | None) ->
     known = {worker.slot: worker for worker in overview.workers} if overview is not None else {}
     slots = set(range(settings.jobs.slots)) | set(known)
     held = {name: holder(layout, name) for name in roles_seen(layout)}
-    # Another machine's, of which a ledger that is away says nothing.
-    slots |= {int(found[1]) for name in held if held[name] and (found := _SLOT.fullmatch(name))}
+    # Another machine's, or one that was killed and is not wanted any more: a ledger that is away, or was made anew from
+    # the files, says nothing of them, and what they had begun may wait for them.
+    missed = (slot_of_lock(name) for name in held if held[name] or left_by(layout, name))
+    slots |= {slot for slot in missed if slot is not None}
     watched = settings.watch.folder is not None or held.get(WATCH) is not None
     names = (LISTEN, *(slot_lock(slot) for slot in sorted(slots)), DELIVER, *((WATCH,) if watched else ()))
     detectors = {slot_lock(slot): worker.detector for slot, worker in known.items()}

@@ -13,7 +13,7 @@ import threading
 from functools import partial
 
 from m3node.errors import ConfigError, DatabaseError
-from m3node.jobs.node.locks import hold, slot_lock
+from m3node.jobs.locks import hold, slot_lock
 from m3node.jobs.node.supervisor import Report, Role
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -21,7 +21,7 @@ from m3node.settings import Settings
 _log = logging.getLogger(__name__)
 
 LISTEN, DELIVER, WATCH = "listen", "deliver", "watch"
-"""Names of locks; those of the worker slots are `m3node.jobs.node.locks.slot_lock`."""
+"""Names of locks; those of the worker slots are `m3node.jobs.locks.slot_lock`."""
 
 AGAIN_SECONDS = 5.0
 """Between two looks whether a database that is away has come back."""

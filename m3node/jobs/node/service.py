@@ -12,8 +12,8 @@ from pathlib import Path
 
 from m3node.errors import DatabaseError
 from m3node.jobs.engine.setup import prepare
+from m3node.jobs.locks import hold, left_by
 from m3node.jobs.node import roles
-from m3node.jobs.node.locks import hold
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -27,7 +27,7 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     Parameters
     ----------
     settings : Settings
-        The tree; port 0 lets the system choose.
+        The tree, which travels to other processes; port 0 lets the system choose.
     stop : threading.Event
         Ends the node in order.
     ready_file : Path, optional
@@ -41,7 +41,6 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     StartError
         The port cannot be listened on.
     """
-    settings = portable(settings)
     if settings.watch.folder is not None:
         roles.prepare_watch(settings)
     _run(settings, stop, roles.serving(settings), roles.locks_taken(settings), ready_file)
@@ -57,14 +56,7 @@ def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None
     StartError
         The port cannot be listened on.
     """
-    _run(portable(settings), stop, roles.listening(), (), ready_file)
-
-
-def portable(settings: Settings) -> Settings:
-    """Return the tree as a plain ``Settings`` (it travels to other processes) with an absolute data folder."""
-    values = {name: getattr(settings, name) for name in Settings.model_fields}
-    values["data_dir"] = settings.data_dir.expanduser().absolute()
-    return Settings.model_construct(**values)
+    _run(settings, stop, roles.listening(), (), ready_file)
 
 
 def _run(
@@ -82,8 +74,9 @@ def _run(
         for name in free:
             # The process that is the role takes it again. Looked at here, so that a role that runs apart is named
             # at the start, and not by a process that is started in vain for ever.
-            with hold(layout, name):
-                pass
+            left = left_by(layout, name)
+            with hold(layout, name) as tenure:
+                tenure.leaves_something = left is not None
         try:
             prepare(settings)
         except DatabaseError as error:

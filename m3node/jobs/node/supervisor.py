@@ -126,24 +126,42 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         reports, sending = self._context.Pipe(duplex=False)
-        child.process = self._context.Process(
+        process = self._context.Process(
             target=_main,
             args=(child.role, self._settings, sending, os.getpid()),
             name=f"m3node {child.role.name}",
         )
-        with _no_interrupt_inherited():
-            child.process.start()
-        sending.close()
+        try:
+            with _no_interrupt_inherited():
+                process.start()
+        except BaseException:
+            reports.close()
+            raise
+        finally:
+            sending.close()
+        child.process = process
         child.reports = reports
         child.started = time.monotonic()
-        _log.info("started %s (process %d)", child.role.name, child.process.pid)
+        _log.info("started %s (process %d)", child.role.name, process.pid)
+
+    def _try_to_start(self, child: _Child) -> None:
+        """Start a process, or try again later where the system has no room for it: the others live on."""
+        try:
+            self._start(child)
+        except OSError as error:
+            if child.role.essential and not child.ready:
+                raise StartError(f"the {child.role.name} cannot be started: {error.strerror}") from error
+            self._put_off(child)
+            _log.error(
+                "the %s cannot be started: %s; trying again in %g s", child.role.name, error.strerror, child.pause
+            )
 
     def _look(self) -> None:
         """Wait a moment for a report, a death or a start that is due, and act on it."""
         ready = {child.role.name for child in self._children if child.ready} | {""}
         for child in self._children:
             if child.process is None and child.role.after in ready and time.monotonic() >= child.due:
-                self._start(child)
+                self._try_to_start(child)
         waiting: list[connection.Connection | int] = []
         for child in self._children:
             if child.process is not None:
@@ -180,11 +198,15 @@ class Supervisor:
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
         if child.role.essential and not child.ready:
             raise StartError(f"the {child.role.name} {how} before it was ready; the reason is in the lines above")
-        lived = time.monotonic() - child.started
-        healthy = lived >= HEALTHY_SECONDS
-        child.pause = FIRST_PAUSE if healthy or not child.pause else min(2 * child.pause, LONGEST_PAUSE)
-        child.due = time.monotonic() + child.pause
+        if time.monotonic() - child.started >= HEALTHY_SECONDS:
+            child.pause = 0.0
+        self._put_off(child)
         _log.error("the %s %s; it is started again in %g s", child.role.name, how, child.pause)
+
+    def _put_off(self, child: _Child) -> None:
+        """Let the next start wait, twice as long as the one before."""
+        child.pause = min(2 * child.pause, LONGEST_PAUSE) if child.pause else FIRST_PAUSE
+        child.due = time.monotonic() + child.pause
 
     def _stop_all(self) -> None:
         """Stop what takes work in and does it, all together, and then what looks after it."""

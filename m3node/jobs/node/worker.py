@@ -15,7 +15,7 @@ from m3node.jobs.engine.bench import Bench
 from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
-from m3node.jobs.node.locks import hold, slot_lock
+from m3node.jobs.locks import hold, slot_lock
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -48,7 +48,7 @@ def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
     """
     layout = DataLayout(settings.data_dir)
     layout.create()
-    with hold(layout, slot_lock(slot)):
+    with hold(layout, slot_lock(slot)) as tenure:
         detector = make_detector(settings)
         bench = Bench(
             layout=layout,
@@ -68,7 +68,8 @@ def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
                 break
             take_up_stranded(bench)
         ended = _drain(bench, settings.jobs.drain_seconds)
-        if ended and _hand_back(bench):
+        tenure.leaves_something = not (ended and _hand_back(bench))
+        if not tenure.leaves_something:
             bench.ledger.note_worker_gone(slot)
         if not ended:
             logging.shutdown()

@@ -46,14 +46,30 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {at}"
 
 
+class Tenure:
+    """How a process is a role; it says whether something of it is left when it ends."""
+
+    def __init__(self) -> None:
+        self.leaves_something = False
+
+
 def slot_lock(slot: int) -> str:
     """Return the name of a worker slot's lock."""
     return f"worker-{slot}"
 
 
+def slot_of_lock(role: str) -> int | None:
+    """Return the worker slot whose lock has this name; None for another role's."""
+    kind, _, number = role.partition("-")
+    return int(number) if kind == "worker" and number.isdecimal() else None
+
+
 @contextmanager
-def hold(layout: DataLayout, role: str) -> Iterator[None]:
+def hold(layout: DataLayout, role: str) -> Iterator[Tenure]:
     """Be a role, as the only process with this data folder.
+
+    Who leaves the context in order is forgotten. Who is killed, or leaves something, is remembered by the lock's file
+    (`left_by`).
 
     Parameters
     ----------
@@ -85,7 +101,10 @@ def hold(layout: DataLayout, role: str) -> Iterator[None]:
         os.ftruncate(handle, 0)
         with suppress(OSError):  # a full disk: the lock counts without its holder's name, too
             os.pwrite(handle, f"{json.dumps(here)}\n".encode("ascii"), 0)
-        yield
+        tenure = Tenure()
+        yield tenure
+        if not tenure.leaves_something:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 
@@ -94,7 +113,7 @@ def holder(layout: DataLayout, role: str) -> Holder | None:
     """Return who is a role now; None when nobody is."""
     path = _file(layout, role)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # who asks may not be allowed to write
     except OSError:
         return None
     try:
@@ -104,6 +123,11 @@ def holder(layout: DataLayout, role: str) -> Holder | None:
     finally:
         os.close(handle)
     return None
+
+
+def left_by(layout: DataLayout, role: str) -> Holder | None:
+    """Return who was a role last and did not end in order; None when somebody is it now, or nothing is left."""
+    return None if holder(layout, role) is not None else _read(_file(layout, role))
 
 
 def roles_seen(layout: DataLayout) -> tuple[str, ...]:
