@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.evaluation.ablation.record import Record
-from m3node.evaluation.metrics.bootstrap import MIN_PATIENTS, difference, evaluate, resample
+from m3node.evaluation.metrics.bootstrap import MIN_PATIENTS, Value, difference, evaluate, resample
 from m3node.evaluation.metrics.definitions import METRICS, Metric
 from m3node.evaluation.metrics.froc import froc
+from m3node.evaluation.report.tables import shown
 from made_records import box_at, found, known, record
 
 BY_KEY = {metric.key: metric for metric in METRICS}
@@ -185,3 +186,10 @@ def test_the_free_response_curve_falls_with_the_score() -> None:
     points = [(point.score, point.recall, point.false_per_volume) for point in froc(cases)]
     assert points == [(0.9, 0.5, 0.0), (0.7, 0.5, 0.5), (0.5, 0.5, 1.0)]
     assert froc([record(truth=None, lesions=[found(0)])]) == ()
+
+
+def test_values_are_written_with_their_interval_and_without_a_minus_at_zero() -> None:
+    assert shown(Value(0.5, 0.25, 0.754, 12)) == "0.50 (0.25…0.75)"
+    assert shown(Value(-0.001, -0.25, 0.001, 12), signed=True) == "+0.00 (-0.25…+0.00)"
+    assert shown(Value(0.5, None, None, 3)) == "0.50"
+    assert shown(Value(None, None, None, 0)) == "–"

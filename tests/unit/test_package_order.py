@@ -130,7 +130,12 @@ def test_the_evaluation_knows_types_and_method_but_nothing_that_receives_or_send
         f"{importing} imports {imported}"
         for importing, imported in imports()
         for tool, allowed in TOOLS.items()
-        if part_of(importing) == tool and part_of(imported) not in allowed | FLOW[0] | {tool}
+        if part_of(importing) == tool
+        and (
+            part_of(imported) not in allowed | FLOW[0] | {tool}
+            # Cases are DICOM folders, too; how series come in over the network is no business of theirs.
+            or imported.startswith(("m3node.intake.receive", "m3node.intake.keeper"))
+        )
     ]
     assert wrong == []
 

@@ -124,7 +124,8 @@ def shown(value: Value, *, signed: bool = False) -> str:
     if value.value is None:
         return "–"
     form = "{:+.2f}" if signed else "{:.2f}"
-    text = form.format(value.value)
-    if value.low is None or value.high is None:
-        return text
-    return f"{text} ({form.format(value.low)}…{form.format(value.high)})"
+    # Rounded first, and + 0.0: there is no −0.00.
+    text, low, high = (
+        "" if number is None else form.format(round(number, 2) + 0.0) for number in (value.value, value.low, value.high)
+    )
+    return f"{text} ({low}…{high})" if low and high else text
