@@ -26,6 +26,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train on 2-D phantoms")
     training.add_argument("--out", type=Path, required=True, help="folder for the model's files")
+    training.add_argument("--start", type=Path, help="folder of an earlier training, to go on from its weights")
     for name in _RECIPE:
         training.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Recipe(), name))
     measuring = commands.add_parser("measure", help="measure on held-out 2-D phantoms")
@@ -36,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.command == "train":
-        train(Recipe(**{name: getattr(arguments, name) for name in _RECIPE}), arguments.out)
+        train(Recipe(**{name: getattr(arguments, name) for name in _RECIPE}), arguments.out, arguments.start)
         return
     torch.set_num_threads(2)
     model = load_model(ModelSettings(model=arguments.model, profile=TEST_MODEL))

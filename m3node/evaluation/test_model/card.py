@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from m3node.evaluation.test_model.measuring import FIRST_SEED, MIN_IOU, PADDINGS, Measurement, Quality
-from m3node.evaluation.test_model.training import RECORD
+from m3node.evaluation.test_model.training import stages_of
+
+_SHOWN = ("seed", "processes", "batch", "vision_steps", "steps")
 
 _TEXT = """\
 ---
@@ -26,10 +26,10 @@ between an answer's numbers.
 
 ## Made by
 
-    {command}
+{commands}
 
 on the 2-D phantoms of `m3node/evaluation/phantom_slices.py` and nothing else (`docs/evaluation.md`, "2-D phantoms").
-{recipe}
+{stages}
 
 The vision encoder learns alone first, from tasks that are dropped afterwards (where is liver, where a lesion, where
 are its edges); then everything learns, from answers and those tasks. Taught coordinates are multiples of 5 of 1000. An
@@ -76,18 +76,24 @@ def _column(quality: Quality) -> dict[str, str]:
 
 def write_card(folder: Path, measurement: Measurement, parameters: int) -> None:
     """Write ``README.md`` beside the weights, from what was measured and the record of the training."""
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    recipe = record["recipe"]
-    flags = " ".join(
-        f"--{name.replace('_', '-')} {recipe[name]}" for name in ("seed", "processes", "batch", "vision_steps", "steps")
+    stages = stages_of(folder)
+    commands: list[str] = []
+    for number, stage in enumerate(stages, start=1):
+        recipe = stage["recipe"]
+        flags = [f"--{name.replace('_', '-')} {recipe[name]}" for name in _SHOWN]
+        flags += [f"--start STAGE{number - 1}"] if number > 1 else []
+        commands.append(
+            "    python -m m3node.evaluation.test_model train --out " + " ".join([f"STAGE{number}", *flags])
+        )
+    pictures = sum(
+        (r["vision_steps"] + r["steps"]) * r["processes"] * r["batch"] for r in (stage["recipe"] for stage in stages)
     )
-    steps = recipe["vision_steps"] + recipe["steps"]
     text = _TEXT.format(
         parameters=parameters / 1e6,
-        command=f"python -m m3node.evaluation.test_model train {flags} --out FOLDER",
-        recipe=(
-            f"{steps} steps of {recipe['processes'] * recipe['batch']} pictures; {record['minutes']:.0f} minutes on "
-            f"{recipe['processes']} cores that were shared with other work; {record['versions']}."
+        commands="\n".join(commands),
+        stages=(
+            f"{pictures:,} pictures in {sum(stage['minutes'] for stage in stages):.0f} minutes of four cores that were "
+            f"shared with much other work; {stages[-1]['versions']}."
         ),
         pictures=measurement.crops.pictures,
         first_seed=FIRST_SEED,

@@ -15,7 +15,7 @@ Crop = tuple[int, int, int, int]
 """Half-open pixel bounds of a slice: r0, c0, r1, c1."""
 
 CROPS_A_SLICE = 6
-_POOL = 320
+_POOL = 160
 _CLOSE_UP, _WHOLE, _BLANK = 0.12, 0.15, 0.03
 _MIN_SHARE_SEEN = 0.5
 

@@ -114,7 +114,7 @@ def new_model(seed: int) -> GemmaModel:
     """Make the model with random weights, but for two that slow learning down or stop it.
 
     The projector is filled: it starts at zero, and no pixel would get through. Patches' positions start as waves along
-    rows and columns, after which the encoder tells places apart with a third of the pictures.
+    rows and columns, so that the encoder need not learn first what a place is.
     """
     tokenizer: Any = new_tokenizer()
     config: Any = new_config(tokenizer)
