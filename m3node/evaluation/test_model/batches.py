@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from m3node.detectors.medgemma.windows import ct_windows
 from m3node.evaluation.test_model.answers import Teacher
 from m3node.evaluation.test_model.examples import Example
 from m3node.gemma.images import normalised, square_images
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.prompts import prompt_ids
-
-WINDOWS = ((-1024.0, 1024.0), (-135.0, 215.0), (0.0, 80.0))
-"""HU shown as red, green and blue."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,16 +41,9 @@ class Sequences:
     weights: torch.Tensor
 
 
-def ct_colours(hu: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    """Show HU as red, green and blue, rounded; shape (rows, columns, 3)."""
-    values = hu.astype(np.float32)
-    layers = [np.rint((np.clip(values, low, high) - low) * (255.0 / (high - low))) for low, high in WINDOWS]
-    return np.stack(layers, axis=2).astype(np.uint8)
-
-
 def pixels_of(model: GemmaModel, examples: Sequence[Example]) -> torch.Tensor:
     """Give the model's input of some crops, shape (batch, 3, side, side)."""
-    images = [ct_colours(example.hu) for example in examples]
+    images = [ct_windows(example.hu) for example in examples]
     squares = square_images(images, [example.frame for example in examples], model.sizes.image, model.device)
     return normalised(squares, model.dtype)
 
