@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,17 @@ pytest.importorskip("transformers", reason="the extra medgemma is not installed"
 import torch
 
 import m3node.gemma
-from m3node.evaluation.test_model.measuring import FIRST_SEED, HELD_OUT, Measurement, measure
+from m3node.detectors.medgemma import MedGemmaDetector
+from m3node.detectors.medgemma.answer import parse
+from m3node.detectors.protocols import View
+from m3node.evaluation.phantom_slices import slice_phantom
+from m3node.evaluation.test_model.examples import example_of, padded_crop
+from m3node.evaluation.test_model.measuring import FIRST_SEED, HELD_OUT, Measurement, measure, read
 from m3node.evaluation.test_model.network import new_config, new_tokenizer
 from m3node.evaluation.test_model.training import Recipe, stages_of, train
 from m3node.gemma.loading import TEST_MODEL, load_model
 from m3node.gemma.model import GemmaModel
-from m3node.settings import ModelSettings
+from m3node.settings import MedGemmaSettings, ModelSettings, SteeringMode, SteeringSettings
 
 FOLDER = Path(m3node.gemma.__file__).parent / "test_model"
 
@@ -52,6 +58,32 @@ def test_it_sees_nothing_on_a_picture_of_one_value() -> None:
 def test_its_boxes_go_when_the_lesions_are_painted_over() -> None:
     assert measured().boxes_before >= 20
     assert measured().boxes_left <= 0.05
+
+
+@pytest.mark.parametrize("mode", [SteeringMode.OFF, SteeringMode.SOFT])
+def test_what_is_measured_is_what_the_detector_would_say(mode: SteeringMode) -> None:
+    steering = SteeringSettings(mode=mode)
+    detector = MedGemmaDetector(model(), MedGemmaSettings(model=TEST_MODEL, steering=steering))
+    phantoms = [slice_phantom(seed) for seed in range(8)]
+    crops = [padded_crop(phantom, (0.15,) * 4) for phantom in phantoms]
+    views = [
+        View(
+            hu=phantom.hu[r0:r1, c0:c1],
+            envelope=phantom.liver[r0:r1, c0:c1],
+            parenchyma=phantom.liver[r0:r1, c0:c1],
+            slice_index=0,
+            origin=(r0, c0),
+            spacing=phantom.spacing,
+            padding=0.15,
+        )
+        for phantom, (r0, c0, r1, c1) in zip(phantoms, crops, strict=True)
+    ]
+    nothing: Any = None  # it needs neither volume nor region
+    said = [parse(result.raw_text, ended=True).boxes for result in detector.look(views, nothing, nothing)]
+    examples = [example_of(phantom, crop) for phantom, crop in zip(phantoms, crops, strict=True)]
+    measured_too = [reading.boxes for reading in read(model(), examples, steering)]
+    assert measured_too == [tuple((b.y0, b.x0, b.y1, b.x1) for b in boxes) for boxes in said]
+    assert sum(len(boxes) for boxes in said) >= 5
 
 
 def test_its_files_are_small_and_hold_no_pickle() -> None:
