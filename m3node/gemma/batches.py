@@ -23,15 +23,18 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 @dataclass(slots=True)
 class BatchSize:
-    """How many items go together; shrinks when memory runs out, and stays so for as long as it is kept.
+    """How many items go together; shrinks, for as long as it is kept, when memory runs out with more than ever fitted.
 
     Attributes
     ----------
     items : int
         At least 1.
+    fitted : int
+        Most that have fitted.
     """
 
     items: int
+    fitted: int = 0
 
 
 def in_batches(
@@ -60,21 +63,25 @@ def in_batches(
         Not even one item fits.
     """
     at_once = size if isinstance(size, BatchSize) else BatchSize(size)
+    now = max(1, at_once.items)
     done = 0
     while done < len(items):
-        part = items[done : done + max(1, at_once.items)]
+        part = items[done : done + now]
         results = _tried(work, part)
         if results is None:
             if len(part) == 1:
                 raise InferenceError(
                     "memory ran out with a single image: something else holds it, or the model is too large for it"
                 )
-            at_once.items = max(1, len(part) // 2)
-            _log.warning("memory ran out with %d images together: going on with %d", len(part), at_once.items)
+            now = max(1, len(part) // 2)
+            if len(part) > at_once.fitted:  # what has fitted before will fit again when whoever holds memory is gone
+                at_once.items = now
+            _log.warning("memory ran out with %d images together: going on with %d", len(part), now)
             _release()
             continue
         if len(results) != len(part):
             raise InferenceError(f"{len(results)} results came back for {len(part)} images")
+        at_once.fitted = max(at_once.fitted, len(part))
         done += len(part)
         yield from results
 

@@ -75,6 +75,8 @@ class RoomyLayer(DynamicLayer):
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep some of the rows only."""
         if self._stores is not None:
+            # Views of what is let go, which would hold it until this layer's next update.
+            self.keys = self.values = None
             keys, values = (store[indices] for store in self._stores)
             self._stores = keys, values
 

@@ -138,10 +138,13 @@ def profile_for(model: str) -> ModelProfile:
     ConfigError
         None fits.
     """
-    for name in profile_names():
-        profile = load_profile(name)
-        if any(fnmatch.fnmatchcase(model.rstrip("/").lower(), pattern.lower()) for pattern in profile.models):
-            return profile
+    profiles = [load_profile(name) for name in profile_names()]
+    whole = model.rstrip("/").lower()
+    # Its own name first: a folder above it may be called after another model.
+    for called in (whole.rpartition("/")[2], whole):
+        for profile in profiles:
+            if any(fnmatch.fnmatchcase(called, pattern.lower()) for pattern in profile.models):
+                return profile
     raise ConfigError(
         f"no model profile fits {model!r}: name one in detector.medgemma.profile ({', '.join(profile_names())}), or a "
         "folder with one of your own"

@@ -27,6 +27,9 @@ from m3node.intake.series.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+"""Say together that pixels are not what the scanner made of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceSlice:
@@ -136,6 +139,10 @@ class SourceSeries:
             setattr(ds, keyword, "")
         for keyword in ("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"):
             setattr(ds, keyword, "")
+        # What was lost stays lost in whatever is derived from it (PS3.3 C.7.6.1.1.5); highdicom copies it from here.
+        if str(self.header.get(LOSSY[0]) or "") == "01" and all(self.header.get(keyword) for keyword in LOSSY):
+            for keyword in LOSSY:
+                ds[keyword] = self.header[keyword]
         return ds
 
 

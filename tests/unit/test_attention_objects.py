@@ -207,7 +207,7 @@ def test_two_lesions_of_one_slice_have_a_frame_each_with_an_index_of_its_own(
     objects = built(findings, manifest, tmp_path)
     frames = objects[ObjectKind.ATTENTION_MAP].PerFrameFunctionalGroupsSequence
     indices = [list(frame.FrameContentSequence[0].DimensionIndexValues) for frame in frames]
-    assert indices == [[1, 2], [1, 3]]
+    assert indices == [[1, 1], [1, 2]]
     assert len(objects[ObjectKind.ATTENTION_CAPTURE].SourceImageSequence) == 1
 
 
@@ -241,3 +241,24 @@ def test_a_key_slice_that_is_gone_is_said(manifest: Manifest, tmp_path: Path) ->
     (Path(manifest.root) / gone.path).unlink()
     with pytest.raises(ResultError, match=gone.sop_instance_uid):
         build_objects(findings, manifest, tmp_path / "out", Settings(), kinds=[ObjectKind.ATTENTION_CAPTURE])
+
+
+def test_what_was_lost_in_the_source_is_said_of_every_picture_and_mask(tmp_path: Path) -> None:
+    geometry = GEOMETRIES["head first"]
+    hu = np.full(geometry.shape, -1000, dtype=np.int16)
+    hu[ellipsoid(geometry.shape, (6, 30, 35), (20, 28, 33)).full()] = 60
+    paths = write_ct_series(tmp_path / "ct", hu, geometry, seed="attention")
+    lossy = {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": 8.5,
+        "LossyImageCompressionMethod": "ISO_15444_1",
+    }
+    for path in paths:
+        image = pydicom.dcmread(path)
+        for keyword, value in lossy.items():
+            setattr(image, keyword, value)
+        image.save_as(path)
+    manifest = made_manifest(paths)
+    objects = built(findings_of(manifest), manifest, tmp_path)
+    for kind in (*PICTURES, ObjectKind.SEGMENTATION):
+        assert {keyword: objects[kind].get(keyword) for keyword in lossy} == lossy, kind

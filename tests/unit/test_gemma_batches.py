@@ -51,6 +51,17 @@ def test_the_size_that_fitted_is_remembered() -> None:
     assert work.calls == [5, 5]
 
 
+def test_memory_that_another_held_for_a_while_does_not_shrink_what_has_fitted_before() -> None:
+    size, work = BatchSize(4), Bounded(room=4, error=ERRORS[0])
+    list(in_batches(range(8), work, size=size))
+    work.room = 1
+    assert len(list(in_batches(range(3), work, size=size))) == 3
+    work.room = 4
+    work.calls.clear()
+    list(in_batches(range(8), work, size=size))
+    assert work.calls == [4, 4]
+
+
 def test_one_item_that_does_not_fit_is_an_error_that_says_so() -> None:
     with pytest.raises(InferenceError, match="single image"):
         list(in_batches(range(4), Bounded(room=0, error=ERRORS[0]), size=4))

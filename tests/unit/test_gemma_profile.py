@@ -46,6 +46,7 @@ def test_every_profile_of_the_package_can_be_used() -> None:
         ("/models/MedGemma-1.5-4B-it/", "medgemma-1.5"),
         ("google/medgemma-4b-it", "medgemma-1"),
         ("google/medgemma-27b-it", "medgemma-1"),
+        ("/data/medgemma-4b-and-others/medgemma-1.5-4b-it", "medgemma-1.5"),
         ("test", "test"),
         ("somewhere/test_model", "test"),
     ],

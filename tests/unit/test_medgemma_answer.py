@@ -51,6 +51,14 @@ READABLE = {
 }
 
 UNREADABLE = {
+    "an example, and no list in the end": (
+        "Nothing would be ```json[]```. A lesion.\nFinal Answer: none",
+        "no JSON list",
+    ),
+    "a first guess, and no list in the end": (
+        f"First guess {ONE}. Final Answer: there are no lesions.",
+        "no JSON list",
+    ),
     "nothing": ("", "no JSON list"),
     "prose": ("The liver is unremarkable.", "no JSON list"),
     "thinking only": ("<unused94>thought\n[]", "not closed"),

@@ -19,7 +19,6 @@ from m3node.disk import Watermark
 from m3node.imaging.digest import content_digest
 from m3node.intake.keeper.answering import Answering
 from m3node.intake.keeper.index import Index
-from m3node.intake.keeper.keeper import nobody
 from m3node.intake.keeper.purging import Held
 from m3node.jobs.answer.rejections import record_rejection
 from m3node.jobs.keeping.ends import boxes, end_of_run, ends_of_series
@@ -161,7 +160,6 @@ def test_a_series_that_could_not_be_judged_is_kept(house: House) -> None:
         Index(house.layout.index),
         record=partial(record_rejection, house.layout),
         content_digest=content_digest,
-        announce=nobody,
     )
     answering.fail("1.2", "it broke")
     assert gone(house, held("1.2", "1.3")) == ["1.3"]

@@ -18,7 +18,8 @@ UNITS = 1000
 Span = tuple[int, int]
 """First character and the one behind the last."""
 
-_SECTION = re.compile(r"```|final answer\s*:", re.IGNORECASE)
+_FINAL = re.compile(r"final answer\s*:", re.IGNORECASE)
+_SECTION = re.compile(r"```")
 # What begins like JSON; a bracket in prose, as in "[see above]", does not.
 _OPENING = re.compile(r"\[(?=\s*(?:[\[{\"\]0-9-]|$))|\{(?=\s*(?:[\"}]|$))")
 _NUMBER = r"\s*([0-9]+)\s*"
@@ -108,7 +109,11 @@ def _thought_until(text: str, thinking: tuple[str, str] | tuple[()]) -> int:
 
 
 def _last_value(text: str, until: int) -> tuple[int, int, Any]:
-    """Return where the last JSON value begins and ends, and what it is."""
+    """Return where the last JSON value begins and ends, and what it is.
+
+    Behind "Final Answer:", where an answer says that: a list of the reasoning before it is none.
+    """
+    until = max((match.end() for match in _FINAL.finditer(text, until)), default=until)
     borders = [until, *(border for match in _SECTION.finditer(text, until) for border in match.span()), len(text)]
     for first, last in zip(reversed(borders[:-1]), reversed(borders[1:]), strict=True):
         values = list(_values(text, first, last))

@@ -126,8 +126,8 @@ def swept(
         if condition.key not in {"steered", "crop-steered"}:
             grid.append(condition)
             continue
-        for first, last in layers:
-            for alpha in alphas:
+        for first, last in dict.fromkeys(layers):
+            for alpha in dict.fromkeys(alphas):
                 change: dict[str, Any] = {"layers": (first, last)}
                 if alpha == HARD:
                     change["mode"] = SteeringMode.HARD

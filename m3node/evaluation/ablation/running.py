@@ -155,7 +155,9 @@ def run_plan(cases: Sequence[CaseFolder], plan: Plan, progress: Progress) -> Run
 
 def liver_path(plan: Plan, case_digest: str) -> Path:
     """Where a case's predicted liver is kept."""
-    return plan.out / "livers" / f"{_digest(case_digest, plan.settings.liver.model_dump(mode='json'))}.npz"
+    sections = ("eligibility", "selection", "liver")
+    settings = {section: getattr(plan.settings, section).model_dump(mode="json") for section in sections}
+    return plan.out / "livers" / f"{_digest(SCHEMA, __version__, case_digest, settings)}.npz"
 
 
 def region_of(case: Case, plan: Plan, case_digest: str) -> LiverRegion | None:

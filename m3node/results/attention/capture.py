@@ -20,6 +20,7 @@ from m3node.results.attention.picture import ATTENTION_NOTICE, ShownSlice, draw_
 from m3node.results.attention.references import refer_in_common, refer_to_reports
 from m3node.results.dress import Job, content_datetime, dress, plain
 from m3node.results.objects import ObjectKind
+from m3node.results.source import LOSSY
 
 _PAGE_NUMBER_VECTOR = Tag("PageNumberVector")
 
@@ -68,6 +69,11 @@ def build_capture(job: Job) -> bytes:
     titles = "; ".join(f"{number}: {title(item, job.findings)}" for number, item in enumerate(shown, start=1))
     sop.ImageComments = plain(f"{ATTENTION_NOTICE} {NOT_FOR_CLINICAL_USE} Frames: {titles}.", 10240)
     _add_pixels(sop, pictures)
+    sop.LossyImageCompression = "00"
+    image = job.source.reference_image(shown[0].slice_index)
+    for keyword in LOSSY:
+        if keyword in image:
+            sop[keyword] = image[keyword]
     _add_source(sop, job)
     refer_to_reports(sop, job)
     refer_in_common(sop, job)
@@ -97,7 +103,6 @@ def _add_pixels(sop: Dataset, pictures: Iterable[npt.NDArray[np.uint8]]) -> None
     # The words on the pictures are about model and slice; nothing of the patient is among them.
     sop.BurnedInAnnotation = "NO"
     sop.RecognizableVisualFeatures = "NO"
-    sop.LossyImageCompression = "00"
     if len(frames) > 1:
         sop.FrameIncrementPointer = _PAGE_NUMBER_VECTOR
         sop.PageNumberVector = list(range(1, len(frames) + 1))

@@ -104,7 +104,12 @@ def _add_frames(sop: ParametricMap, job: Job) -> None:
     anatomy.AnatomicRegionSequence = [terms.LIVER]
     shared.FrameAnatomySequence = [anatomy]
     ranks = {k: rank for rank, k in enumerate(sorted({item.slice_index for item in job.findings.attention}), start=1)}
-    groups = [_group(job, item, [ranks[item.slice_index], (item.lesion or 0) + 1]) for item in job.findings.attention]
+    # From 1 and without a gap (PS3.3 C.7.6.17.1): a lesion may have no attention.
+    numbers = sorted({item.lesion or 0 for item in job.findings.attention})
+    groups = [
+        _group(job, item, [ranks[item.slice_index], numbers.index(item.lesion or 0) + 1])
+        for item in job.findings.attention
+    ]
     sop.PerFrameFunctionalGroupsSequence = groups
     sop.NumberOfFrames = len(groups)
     sop.FloatPixelData = b"".join(
