@@ -7,7 +7,7 @@ travels through it as an argument; nothing is kept between passes, and two threa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AttentionInterface
@@ -15,13 +15,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from m3node.errors import InferenceError
+from m3node.gemma.heads import Heads
 from m3node.gemma.model import GemmaModel
 
 IMPLEMENTATION = "m3node_sdpa"
 """Name of the attention implementation."""
-
-Heads = Literal["mean", "groups", "all"]
-"""Heads averaged away, with the layers; averaged within those that share a key head; or each by itself."""
 
 _ROWS_AT_ONCE = 64
 """Rows whose softmax over the whole sequence is held at a time, for each sequence and head."""

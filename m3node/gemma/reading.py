@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 
 from m3node.errors import ConfigError, InferenceError
-from m3node.gemma.attention import AttentionRows, Heads, make_readable
+from m3node.gemma.attention import AttentionRows, make_readable
 from m3node.gemma.generation import Answer, PaddedBatch, buckets, padded, read_in
+from m3node.gemma.heads import Heads
 from m3node.gemma.model import GemmaModel
 
 _Ids = Sequence[int]

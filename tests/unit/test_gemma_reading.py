@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma import reading
-from m3node.gemma.attention import IMPLEMENTATION, Heads, make_readable
+from m3node.gemma.attention import IMPLEMENTATION, make_readable
 from m3node.gemma.generation import Answer, generate, padded, read_in
+from m3node.gemma.heads import Heads
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.prompts import prompt_ids
 from m3node.gemma.reading import image_span, read_answers

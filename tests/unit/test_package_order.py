@@ -43,11 +43,17 @@ FLOW = (
 )
 """The packages and modules below ``m3node``, each row allowed to import its own and those above."""
 
-INSIDE = {"jobs": ({"locks", "trouble"}, {"answer"}, {"ledger"}, {"engine", "inputs"}, {"keeping"}, {"node"})}
+INSIDE = {
+    "jobs": ({"locks", "trouble"}, {"answer"}, {"ledger"}, {"engine", "inputs"}, {"keeping"}, {"node"}),
+    "attention": ({"questions", "images"}, {"reading"}, {"metrics"}, {"output"}, {"running"}, {"robustness"}),
+}
 """The same within a package."""
 
-TOOLS = {"evaluation": {"intake", "imaging", "drawing", "liver", "gemma", "detectors", "m3", "results"}}
-"""Beside the flow: makes and judges cases. Only ``demo`` and ``cli`` import it."""
+TOOLS = {
+    "evaluation": {"intake", "imaging", "drawing", "liver", "gemma", "detectors", "m3", "results"},
+    "attention": {"intake", "imaging", "drawing", "liver", "gemma"},
+}
+"""Beside the flow: make and judge cases, and look at a model's attention. Only ``demo`` and ``cli`` import them."""
 
 
 def part_of(module: str) -> str:
