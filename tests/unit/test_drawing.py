@@ -12,7 +12,7 @@ from skimage.color import rgb2lab
 
 from m3node.drawing.cells import cells_on_pixels
 from m3node.drawing.heat import OPACITY, SCALE, colour_bar, overlaid
-from m3node.drawing.lettering import font_of, shortened
+from m3node.drawing.lettering import BACKGROUND, drawable, font_of, shortened, write
 
 # Viénot, Brettel and Mollon (1999): what a deuteranope and a protanope see, in linear light.
 CONFUSED = {
@@ -104,3 +104,37 @@ def test_words_are_left_out_until_the_rest_fits() -> None:
     assert short.endswith("...")
     assert draw.textlength(short, font=font) <= 200
     assert draw.textlength(shortened(draw, "x" * 500, font, 100), font=font) <= 100
+
+
+def drawn(text: str) -> bytes:
+    image = Image.new("RGB", (400, 60), BACKGROUND)
+    write(ImageDraw.Draw(image), (10, 30), text, font_of(14), anchor="lm")
+    return image.tobytes()
+
+
+@given(st.text())
+def test_no_text_is_drawn_with_the_box_that_stands_for_a_letter_the_typeface_lacks(text: str) -> None:
+    font = font_of(8)
+    box = bytes(font.getmask("\uffff"))
+    said = drawable(text)
+    assert [letter for letter in set(said) - {" "} if bytes(font.getmask(letter)) == box] == []
+    assert drawable(said) == said
+    # On one line: a picture's room is measured for one.
+    assert shortened(ImageDraw.Draw(Image.new("RGB", (1, 1))), text, font, 1e9) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Slice 3 of 40: 12 mm (0.95) ~ 'x'", "Slice 3 of 40: 12 mm (0.95) ~ 'x'"),
+        ("crop, steered: layers 0–13, α 5", "crop, steered: layers 0-13, alpha 5"),
+        ("Leber nativ → Übersicht 5 µm × 3 ≥ −2", "Leber nativ -> Ubersicht 5 um x 3 >= -2"),
+        ("Łódź e\u0301 Straße Ωλ ½", "Lodz e Strasse Omegalambda 1/2"),
+        ("±5 °C „a“ …", '±5 °C "a“ …'),
+        ("肝臓 한", "?? ?"),
+        ("two\nlines\tand\x00 \u200bmore", "two lines and more"),
+    ],
+)
+def test_letters_that_the_typeface_lacks_are_spelt(text: str, said: str) -> None:
+    assert drawable(text) == said
+    assert drawn(text) == drawn(said)
