@@ -27,14 +27,13 @@ from m3node.m3.lesion import Lesion, MaskOrigin
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results import terms
 from m3node.results.dress import MANUFACTURER, Job, dress, plain
+from m3node.results.frames import frame_group, liver_anatomy
 from m3node.results.objects import ObjectKind
-from m3node.results.source import decimals
 from m3node.results.uids import derived_uid, dimension_organization_uid
 
 LIVER_COLOUR = (221, 130, 101)
 LESION_COLOURS = ((255, 214, 0), (0, 200, 255), (255, 64, 160), (120, 255, 90), (190, 120, 255), (255, 140, 0))
 
-_PURPOSE = hd.sr.CodedConcept.from_code(codes.cid7202.SourceImageForImageProcessingOperation)
 _DERIVATION = hd.sr.CodedConcept.from_code(codes.cid7203.SegmentationImageDerivation)
 
 
@@ -139,7 +138,7 @@ def _add_references(sop: Segmentation, job: Job) -> None:
 
 def _add_frames(sop: Segmentation, job: Job, masks: dict[int, VoxelMask]) -> None:
     shared = sop.SharedFunctionalGroupsSequence[0]
-    shared.FrameAnatomySequence = [_liver_anatomy()]
+    shared.FrameAnatomySequence = [liver_anatomy()]
     # With a single segment highdicom shares its number; here it always belongs to the frame.
     if "SegmentIdentificationSequence" in shared:
         del shared.SegmentIdentificationSequence
@@ -199,36 +198,11 @@ class _BitPacker:
 
 
 def _frame_group(job: Job, frame: _Frame, rank: int) -> Dataset:
-    source = job.source.slices[frame.k]
-    image = Dataset()
-    image.ReferencedSOPClassUID = source.sop_class_uid
-    image.ReferencedSOPInstanceUID = source.sop_instance_uid
-    if source.frame_number is not None:
-        image.ReferencedFrameNumber = source.frame_number
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [_PURPOSE]
-    derivation = Dataset()
-    derivation.DerivationCodeSequence = [_DERIVATION]
-    derivation.SourceImageSequence = [image]
-    content = Dataset()
-    content.DimensionIndexValues = [frame.segment, rank]
-    position = Dataset()
-    position.ImagePositionPatient = decimals(source.position)
+    group = frame_group(job.source.slices[frame.k], _DERIVATION, [frame.segment, rank])
     segment = Dataset()
     segment.ReferencedSegmentNumber = frame.segment
-    group = Dataset()
-    group.DerivationImageSequence = [derivation]
-    group.FrameContentSequence = [content]
-    group.PlanePositionSequence = [position]
     group.SegmentIdentificationSequence = [segment]
     return group
-
-
-def _liver_anatomy() -> Dataset:
-    anatomy = Dataset()
-    anatomy.FrameLaterality = "U"
-    anatomy.AnatomicRegionSequence = [terms.LIVER]
-    return anatomy
 
 
 def _liver_description(job: Job) -> SegmentDescription:

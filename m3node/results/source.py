@@ -140,9 +140,11 @@ class SourceSeries:
         for keyword in ("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"):
             setattr(ds, keyword, "")
         # What was lost stays lost in whatever is derived from it (PS3.3 C.7.6.1.1.5); highdicom copies it from here.
-        if str(self.header.get(LOSSY[0]) or "") == "01" and all(self.header.get(keyword) for keyword in LOSSY):
+        # Many a source says neither ratio nor method; it is no less lossy for that.
+        if str(self.header.get(LOSSY[0]) or "") == "01":
             for keyword in LOSSY:
-                ds[keyword] = self.header[keyword]
+                if self.header.get(keyword):
+                    ds[keyword] = self.header[keyword]
         return ds
 
 

@@ -243,22 +243,20 @@ def test_a_key_slice_that_is_gone_is_said(manifest: Manifest, tmp_path: Path) ->
         build_objects(findings, manifest, tmp_path / "out", Settings(), kinds=[ObjectKind.ATTENTION_CAPTURE])
 
 
-def test_what_was_lost_in_the_source_is_said_of_every_picture_and_mask(tmp_path: Path) -> None:
-    geometry = GEOMETRIES["head first"]
-    hu = np.full(geometry.shape, -1000, dtype=np.int16)
-    hu[ellipsoid(geometry.shape, (6, 30, 35), (20, 28, 33)).full()] = 60
-    paths = write_ct_series(tmp_path / "ct", hu, geometry, seed="attention")
-    lossy = {
-        "LossyImageCompression": "01",
-        "LossyImageCompressionRatio": 8.5,
-        "LossyImageCompressionMethod": "ISO_15444_1",
-    }
-    for path in paths:
-        image = pydicom.dcmread(path)
-        for keyword, value in lossy.items():
-            setattr(image, keyword, value)
-        image.save_as(path)
-    manifest = made_manifest(paths)
-    objects = built(findings_of(manifest), manifest, tmp_path)
-    for kind in (*PICTURES, ObjectKind.SEGMENTATION):
-        assert {keyword: objects[kind].get(keyword) for keyword in lossy} == lossy, kind
+@pytest.mark.parametrize(
+    "said", [("01", 8.5, "ISO_15444_1"), ("01", None, "ISO_15444_1"), ("01", None, None), ("00", None, None)], ids=str
+)
+def test_what_was_lost_in_the_source_is_said_of_every_picture_and_mask(
+    tmp_path: Path, said: tuple[str, float | None, str | None]
+) -> None:
+    """Also where the source does not say how much, or how; an empty ratio is none."""
+    manifest = series(tmp_path, GEOMETRIES["head first"])
+    path = Path(manifest.root) / manifest.instances[0].path
+    image = pydicom.dcmread(path)
+    image.LossyImageCompression, image.LossyImageCompressionRatio, image.LossyImageCompressionMethod = said
+    image.save_as(path)
+    shown = (*PICTURES, ObjectKind.SEGMENTATION)
+    for item in build_objects(findings_of(manifest), manifest, tmp_path / "out", Settings(), kinds=shown):
+        ds = pydicom.dcmread(item.path)
+        assert tuple(ds.get(f"LossyImageCompression{what}") for what in ("", "Ratio", "Method")) == said, item.kind
+        assert ("LossyImageCompressionRatio" in ds) == (said[1] is not None)

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage
 
@@ -19,6 +18,7 @@ from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.attention.picture import ATTENTION_NOTICE, ShownSlice, draw_attention, title
 from m3node.results.attention.references import refer_in_common, refer_to_reports
 from m3node.results.dress import Job, content_datetime, dress, plain
+from m3node.results.frames import source_image
 from m3node.results.objects import ObjectKind
 from m3node.results.source import LOSSY
 
@@ -114,21 +114,5 @@ def _add_pixels(sop: Dataset, pictures: Iterable[npt.NDArray[np.uint8]]) -> None
 def _add_source(sop: Dataset, job: Job) -> None:
     """Name the slice of each frame, in the frames' order."""
     sop.DerivationDescription = plain("Key slices of the source with the detector's attention drawn over them", 1024)
-    sources = []
-    for k in dict.fromkeys(item.slice_index for item in job.findings.attention):
-        source = job.source.slices[k]
-        image = Dataset()
-        image.ReferencedSOPClassUID = source.sop_class_uid
-        image.ReferencedSOPInstanceUID = source.sop_instance_uid
-        if source.frame_number is not None:
-            image.ReferencedFrameNumber = source.frame_number
-        image.PurposeOfReferenceCodeSequence = [_code()]
-        sources.append(image)
-    sop.SourceImageSequence = sources
-
-
-def _code() -> Dataset:
-    code = codes.cid7202.SourceImageForImageProcessingOperation
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-    return item
+    slices = dict.fromkeys(item.slice_index for item in job.findings.attention)
+    sop.SourceImageSequence = [source_image(job.source.slices[k]) for k in slices]

@@ -23,11 +23,10 @@ from m3node.results.attention.picture import title
 from m3node.results.attention.references import refer_in_common, refer_to_reports
 from m3node.results.dress import MANUFACTURER, Job, dress, plain
 from m3node.results.findings import KeyAttention
+from m3node.results.frames import frame_group, liver_anatomy
 from m3node.results.objects import ObjectKind
-from m3node.results.source import decimals
 from m3node.results.uids import derived_uid
 
-_PURPOSE = CodedConcept.from_code(codes.cid7202.SourceImageForImageProcessingOperation)
 _DERIVATION = CodedConcept.from_code(codes.DCM.UnspecifiedMethodOfCalculation)
 _EXPLANATION = "Share of model attention per image token (0 to 1)"
 
@@ -99,10 +98,7 @@ def _add_frames(sop: ParametricMap, job: Job) -> None:
     for keyword in ("PlanePositionSequence", "DerivationImageSequence", "FrameContentSequence"):
         if keyword in shared:
             delattr(shared, keyword)
-    anatomy = Dataset()
-    anatomy.FrameLaterality = "U"
-    anatomy.AnatomicRegionSequence = [terms.LIVER]
-    shared.FrameAnatomySequence = [anatomy]
+    shared.FrameAnatomySequence = [liver_anatomy()]
     ranks = {k: rank for rank, k in enumerate(sorted({item.slice_index for item in job.findings.attention}), start=1)}
     # From 1 and without a gap (PS3.3 C.7.6.17.1): a lesion may have no attention.
     numbers = sorted({item.lesion or 0 for item in job.findings.attention})
@@ -127,25 +123,8 @@ def _dimension(organization: str, keyword: str, group: str, label: str) -> Datas
 
 
 def _group(job: Job, shown: KeyAttention, index: list[int]) -> Dataset:
-    source = job.source.slices[shown.slice_index]
-    image = Dataset()
-    image.ReferencedSOPClassUID = source.sop_class_uid
-    image.ReferencedSOPInstanceUID = source.sop_instance_uid
-    if source.frame_number is not None:
-        image.ReferencedFrameNumber = source.frame_number
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [_PURPOSE]
-    derivation = Dataset()
-    derivation.DerivationCodeSequence = [_DERIVATION]
-    derivation.SourceImageSequence = [image]
-    content = Dataset()
-    content.DimensionIndexValues = index
+    group = frame_group(job.source.slices[shown.slice_index], _DERIVATION, index)
+    (content,) = group.FrameContentSequence
     content.FrameLabel = f"Lesion {shown.lesion}" if shown.lesion is not None else "Largest liver"
     content.FrameComments = plain(title(shown, job.findings), 10240)
-    position = Dataset()
-    position.ImagePositionPatient = decimals(source.position)
-    group = Dataset()
-    group.DerivationImageSequence = [derivation]
-    group.FrameContentSequence = [content]
-    group.PlanePositionSequence = [position]
     return group
