@@ -118,6 +118,19 @@ def load_findings(folder: Path, *, masks: bool = True) -> Findings:
         raise ResultError(f"{path} is damaged or incomplete: {error!r}") from error
 
 
+def missing_files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that ``findings.json`` names and that are gone, as retention removes them; none without it.
+
+    Of a damaged ``findings.json`` nothing is known, and none is named.
+    """
+    try:
+        document = json.loads((folder / FINDINGS_FILE).read_text(encoding="utf-8"))
+        named = {MASKS_FILE: document.get("masks_sha256"), ATTENTION_FILE: document.get("attention_sha256")}
+    except (OSError, ValueError, AttributeError):
+        return ()
+    return tuple(name for name, digest in named.items() if digest and not (folder / name).exists())
+
+
 def _masks(findings: Findings) -> dict[str, VoxelMask]:
     masks: dict[str, VoxelMask] = {}
     if findings.region is not None:

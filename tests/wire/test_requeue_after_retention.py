@@ -18,8 +18,8 @@ from m3node.jobs.engine.actions import Refused
 from m3node.jobs.keeping.house import REMOVABLE
 from m3node.progress import silent
 from m3node.rejection import Reason, Rejection
-from m3node.results.store import save_findings
-from made_findings import made_findings
+from m3node.results.store import ATTENTION_FILE, save_findings
+from made_findings import made_findings, with_attention
 from working import SHAPE, Workplace, run_of, workplace
 
 ARCHIVE = '[[destinations]]\nname = "archive"\nae_title = "ARCHIVE"\nhost = "127.0.0.1"\nport = 1\n'
@@ -77,19 +77,21 @@ def test_a_run_that_lacks_one_of_its_files_is_refused(place: Workplace) -> None:
     assert place.record(manifest) is not None
 
 
-def test_a_run_whose_masks_were_removed_is_refused_and_one_with_all_of_them_is_not(place: Workplace) -> None:
-    findings = made_findings(axial_geometry(SHAPE, (2.0, 1.0, 1.0)))
-    lacking, whole = place.series(0), place.series(1)
-    for manifest in (lacking, whole):
+def test_a_run_whose_masks_or_maps_were_removed_is_refused_and_one_with_all_of_them_is_not(place: Workplace) -> None:
+    findings = with_attention(made_findings(axial_geometry(SHAPE, (2.0, 1.0, 1.0))))
+    lacking, mapless, whole = (place.series(number) for number in range(3))
+    for manifest in (lacking, mapless, whole):
         folder = place.layout.results / run_of(manifest)
         folder.mkdir()
         save_findings(findings, folder)
         end(place, manifest, failed="no objects could be built")
     for name in REMOVABLE:
         (place.layout.results / run_of(lacking) / name).unlink(missing_ok=True)
-    with pytest.raises(Refused, match=r"masks of .* were removed \(retention.results_days\)"):
-        place.actions.requeue_run(run_of(lacking))
-    assert place.record(lacking) is not None
+    (place.layout.results / run_of(mapless) / ATTENTION_FILE).unlink()
+    for manifest, gone in ((lacking, r"masks\.npz and no attention\.npz"), (mapless, r"attention\.npz")):
+        with pytest.raises(Refused, match=rf"has no {gone} any more \(retention.results_days\)"):
+            place.actions.requeue_run(run_of(manifest))
+        assert place.record(manifest) is not None
     assert "is queued again" in place.actions.requeue_run(run_of(whole))
 
 

@@ -24,7 +24,7 @@ from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.locks import RoleHeldError, hold, holder, slot_lock
 from m3node.layout import DataLayout
 from m3node.results.findings import Outcome
-from m3node.results.store import MASKS_FILE, load_findings
+from m3node.results.store import load_findings, missing_files
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -216,8 +216,8 @@ class Actions:
         if (settled is not None and settled.purged) or not all(path.exists() for path in inputs):
             raise Refused(f"the received files of {folder.name} were removed (retention.received_hours); {ANEW}")
         # Looked for anew, they could go under UIDs under which other bytes were sent already.
-        if _lacks_masks(folder):
-            raise Refused(f"the masks of {folder.name} were removed (retention.results_days); {ANEW}")
+        if gone := missing_files(folder):
+            raise Refused(f"{folder.name} has no {' and no '.join(gone)} any more (retention.results_days); {ANEW}")
 
     def _check_newest(self, manifest: Manifest) -> None:
         if newer_generation(manifest, self._layout):
@@ -265,16 +265,6 @@ def _set_aside(folder: Path) -> None:
     starts.forget(folder)
     os.replace(folder / RECORD, folder / f"run.failed-{number}.json")
     sync_folder(folder)
-
-
-def _lacks_masks(folder: Path) -> bool:
-    """Whether findings name a liver whose masks are not there; damaged ones are looked for again."""
-    if not (folder / FINDINGS).exists() or (folder / MASKS_FILE).exists():
-        return False
-    try:
-        return load_findings(folder, masks=False).region is not None
-    except ResultError:
-        return False
 
 
 def _holds_no_findings(folder: Path) -> bool:
