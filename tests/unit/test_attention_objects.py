@@ -19,6 +19,7 @@ from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.geometry import PatientGeometry
 from m3node.intake.series.manifest import Manifest
+from m3node.notice import ATTENTION_NOTICE
 from m3node.results.attention import picture
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings, Outcome
@@ -112,7 +113,7 @@ def test_the_capture_has_a_colour_frame_for_each_and_no_patient_burned_in(manife
     ds = built(findings, manifest, tmp_path)[ObjectKind.ATTENTION_CAPTURE]
     assert ds.SOPClassUID == MultiFrameTrueColorSecondaryCaptureImageStorage
     assert (ds.BurnedInAnnotation, ds.PhotometricInterpretation, ds.NumberOfFrames) == ("NO", "RGB", 2)
-    assert picture.ATTENTION_NOTICE in ds.ImageComments
+    assert ATTENTION_NOTICE in ds.ImageComments
     assert "Lesion 1, its key slice" in ds.ImageComments
     pixels = ds.pixel_array
     assert pixels.shape == (2, ds.Rows, ds.Columns, 3)

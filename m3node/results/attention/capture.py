@@ -14,8 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCapt
 from m3node.errors import InputRejected, ResultError
 from m3node.imaging.assemble import geometry_of, read_slices
 from m3node.imaging.volume import HUArray
-from m3node.notice import NOT_FOR_CLINICAL_USE
-from m3node.results.attention.picture import ATTENTION_NOTICE, ShownSlice, draw_attention, title
+from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
+from m3node.results.attention.picture import ShownSlice, draw_attention, title
 from m3node.results.attention.references import refer_in_common, refer_to_reports
 from m3node.results.dress import Job, content_datetime, dress, plain
 from m3node.results.frames import source_image

@@ -17,13 +17,11 @@ from m3node.drawing.heat import colour_bar
 from m3node.drawing.lettering import AMBER, BACKGROUND, FINE, GREY, WHITE, font_of, shortened, write
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.volume import HUArray
-from m3node.notice import NOT_FOR_CLINICAL_USE
+from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
 from m3node.results.attention.choice import largest_slice
 from m3node.results.display import Display
 from m3node.results.findings import Findings, KeyAttention, Outcome
 from m3node.results.tile import LIVER, Crop, Tile, common_extent, draw_marks, draw_outline, frame_of
-
-ATTENTION_NOTICE = "Model attention, not a lesion probability, not for diagnosis."
 
 TILE_WIDTH = 480
 GAP = 12
