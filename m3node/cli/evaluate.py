@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from m3node.cli.options import add_config, make_folder, text_epilog
+from m3node.cli.extras import needs_extra
+from m3node.cli.options import add_config, add_detector, count, detector_flags, make_folder, text_epilog
 from m3node.cli.progress import show_progress
 from m3node.errors import ConfigError
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -45,13 +46,10 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("cases", type=Path, metavar="CASES", help="folder of cases")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; made when absent")
-    parser.add_argument("--detector", metavar="NAME", help="detector to judge (default: the settings', contrast)")
     parser.add_argument(
-        "--model",
-        metavar="NAME|FOLDER",
-        help="model of the detector medgemma, which it chooses: hub name, folder, or 'test' for the small test model",
+        "--out", type=Path, required=True, metavar="DIR", help="where results go, outside CASES; made when absent"
     )
+    add_detector(parser)
     parser.add_argument(
         "--liver",
         choices=("predicted", "truth"),
@@ -85,7 +83,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--pictures",
-        type=_count,
+        type=count,
         default=4,
         metavar="N",
         help="side-by-side pictures of N cases with truth, and of all without; 0 for none (default: %(default)s)",
@@ -104,13 +102,16 @@ def run(arguments: argparse.Namespace) -> int:
     from m3node.evaluation.ablation.running import Plan, Protocol, run_plan  # noqa: PLC0415
     from m3node.evaluation.cases.layout import find_cases  # noqa: PLC0415
     from m3node.evaluation.report.pictures import choose_cases, write_pictures  # noqa: PLC0415
-    from m3node.evaluation.report.plots import check_plots, write_plots  # noqa: PLC0415
+    from m3node.evaluation.report.plots import write_plots  # noqa: PLC0415
     from m3node.evaluation.report.summary import as_json, summarise  # noqa: PLC0415
     from m3node.evaluation.report.tables import write_tables  # noqa: PLC0415
 
-    settings = _settings(arguments)
+    settings = load(arguments.config, detector_flags(arguments))
     if not arguments.no_plots:
-        check_plots()
+        with needs_extra("evaluate", "or leave the plots out with --no-plots"):
+            import matplotlib.figure  # noqa: F401, PLC0415
+    if arguments.out.resolve().is_relative_to(arguments.cases.resolve()):
+        raise ConfigError(f"--out: {arguments.out} lies in the folder of cases and would be one; name one outside it")
     cases = find_cases(arguments.cases)
     conditions = make_conditions(settings.detector, arguments.conditions)
     if arguments.sweep:
@@ -124,9 +125,6 @@ def run(arguments: argparse.Namespace) -> int:
         console = Console(highlight=False, soft_wrap=True, stderr=arguments.json)
         for item in found.unusable:
             console.print(f"not used: {item.case}: {item.reason}", markup=False)
-        if not found.records:
-            console.print("No case could be used.")
-            return EXIT_NOTHING_USABLE
         summary = summarise(cases, plan, found)
         files = [*write_tables(summary, arguments.out)]
         files += [] if arguments.no_plots else write_plots(summary, arguments.out)
@@ -136,17 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(as_json(summary), indent=1))
     else:
         _print(summary, files, console)
-    return 0
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    if arguments.model is not None and arguments.detector not in {None, "medgemma"}:
-        raise ConfigError(f"--model goes with the detector medgemma; {arguments.detector} has none to choose")
-    flags = {
-        "detector.name": arguments.detector or (arguments.model and "medgemma"),
-        "detector.medgemma.model": arguments.model,
-    }
-    return load(arguments.config, {key: value for key, value in flags.items() if value is not None})
+    return 0 if found.records else EXIT_NOTHING_USABLE
 
 
 def _swept(conditions: Any, settings: Settings, arguments: argparse.Namespace) -> Any:
@@ -175,6 +163,9 @@ def _profile_layers(settings: Settings) -> tuple[int, int]:
 def _print(summary: Any, files: list[Path], console: Console) -> None:
     from m3node.evaluation.report.tables import shown  # noqa: PLC0415
 
+    if not summary.conditions:
+        console.print("No case could be used.")
+        return
     keys = _SHOWN if summary.curves else _SHOWN_ON_SLICES
     metrics = [metric for metric in summary.metrics if metric.key in keys]
     table = Table(title=NOT_FOR_CLINICAL_USE, caption=summary.label)
@@ -191,7 +182,10 @@ def _print(summary: Any, files: list[Path], console: Console) -> None:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise argparse.ArgumentTypeError("at least one is needed; several are separated by commas")
+    return words
 
 
 def _ranges(text: str) -> tuple[tuple[int, int], ...]:
@@ -201,12 +195,4 @@ def _ranges(text: str) -> tuple[tuple[int, int], ...]:
         if found is None or int(found[1]) > int(found[2]):
             raise argparse.ArgumentTypeError(f"{word!r} is no range of layers such as 14-26")
         ranges.append((int(found[1]), int(found[2])))
-    if not ranges:
-        raise argparse.ArgumentTypeError("at least one range of layers is needed, such as 14-26")
     return tuple(ranges)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError("a number from 0 is needed")
-    return int(text)

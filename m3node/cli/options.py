@@ -25,6 +25,31 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="the node's data folder (data_dir)")
 
 
+def add_detector(parser: argparse.ArgumentParser) -> None:
+    """Add ``--detector`` and ``--model``, which `detector_flags` reads."""
+    parser.add_argument("--detector", metavar="NAME", help="detector to use (default: the settings', contrast)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="model of the detector medgemma, which it chooses: hub name, folder, or 'test' for the small test model",
+    )
+
+
+def detector_flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the settings that ``--detector`` and ``--model`` stand for.
+
+    Raises
+    ------
+    ConfigError
+        The named detector has no model to choose.
+    """
+    if arguments.model is not None and arguments.detector not in {None, "medgemma"}:
+        raise ConfigError(f"--model goes with the detector medgemma; {arguments.detector} has none to choose")
+    name = arguments.detector if arguments.model is None else "medgemma"
+    flags = {"detector.name": name, "detector.medgemma.model": arguments.model}
+    return {key: value for key, value in flags.items() if value is not None}
+
+
 def load_settings(arguments: argparse.Namespace) -> Settings:
     """Read the settings of a command that looks at a node, or acts on one.
 
@@ -57,6 +82,13 @@ def text_epilog(*examples: str) -> str:
     """Return the epilog that shows examples."""
     heading = "example" if len(examples) == 1 else "examples"
     return "\n".join([f"{heading}:", *(f"  {example}" for example in examples)])
+
+
+def count(text: str) -> int:
+    """Parse how many, from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("a number from 0 is needed")
+    return int(text)
 
 
 def slot_number(text: str) -> int:

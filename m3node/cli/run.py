@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from m3node.cli.options import add_config, make_folder, text_epilog
+from m3node.cli.options import add_config, add_detector, detector_flags, make_folder, text_epilog
 from m3node.cli.progress import show_progress
 from m3node.errors import ConfigError
 from m3node.notice import NOT_FOR_CLINICAL_USE
@@ -38,12 +38,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("input", type=Path, metavar="INPUT", help="folder, ZIP, DICOM file, or NIfTI volume")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; made when absent")
-    parser.add_argument("--detector", metavar="NAME", help="detector to use (default: the settings', contrast)")
-    parser.add_argument(
-        "--model",
-        metavar="NAME|FOLDER",
-        help="model of the detector medgemma, which it chooses: hub name, folder, or 'test' for the small test model",
-    )
+    add_detector(parser)
     parser.add_argument("--liver-mask", type=Path, metavar="FILE", help="NIfTI liver mask of a NIfTI volume")
     parser.add_argument(
         "--attention-map",
@@ -63,11 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.input.exists():
         raise ConfigError(f"there is no input {arguments.input}")
-    if arguments.model is not None and arguments.detector not in {None, "medgemma"}:
-        raise ConfigError(f"--model goes with the detector medgemma; {arguments.detector} has none to choose")
     flags = {
-        "detector.name": arguments.detector or (arguments.model and "medgemma"),
-        "detector.medgemma.model": arguments.model,
+        **detector_flags(arguments),
         "eligibility.min_slices": arguments.min_slices,
         "results.attention_map": arguments.attention_map or None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import highdicom as hd
@@ -13,12 +14,14 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from m3node.errors import ConfigError, InputRejected
+from m3node.evaluation.cases import phantoms
 from m3node.evaluation.cases.layout import find_cases
 from m3node.evaluation.cases.phantoms import write_phantom_cases
 from m3node.evaluation.cases.reading import Case, read_case
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.evaluation.phantom import SMALL, abdomen_phantom
+from m3node.evaluation.phantom import SMALL, Phantom, abdomen_phantom
 from m3node.identity import DEVICE_UID
+from m3node.imaging.mask import VoxelMask
 from m3node.imaging.nifti import write_nifti_mask
 from m3node.progress import silent
 from m3node.settings import Settings
@@ -246,3 +249,41 @@ def test_phantom_cases_come_back_as_they_were_made(tmp_path: Path, dicom: bool) 
     assert healthy.folder.phantom
     with pytest.raises(ConfigError, match="lesions-5 already"):
         write_phantom_cases(tmp_path, ill=1, healthy=0, first_seed=5, progress=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy-6", "lesions-5"]
+
+
+@pytest.mark.parametrize("interrupted_at", ["a phantom", "a move"])
+def test_interrupted_phantoms_are_no_cases_and_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: str
+) -> None:
+    made: list[int] = []
+
+    def make(*, seed: int, **_: object) -> Phantom:
+        made.append(seed)
+        if len(made) == 3 and interrupted_at == "a phantom":
+            raise KeyboardInterrupt
+        return tiny
+
+    def move(self: Path, target: Path) -> Path:
+        if target == tmp_path / "lesions-6" and interrupted_at == "a move":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    geometry = axial_geometry((2, 4, 4), (2.0, 1.0, 1.0))
+    tiny = Phantom(np.zeros((2, 4, 4), np.int16), geometry, VoxelMask.empty((2, 4, 4)), ())
+    rename = Path.rename
+    write = partial(write_phantom_cases, tmp_path, healthy=1, first_seed=5, progress=silent)
+    with monkeypatch.context() as broken:
+        broken.setattr(phantoms, "abdomen_phantom", make)
+        broken.setattr(Path, "rename", move)
+        with pytest.raises(KeyboardInterrupt):
+            write(ill=2)
+    shown = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    assert shown == ([] if interrupted_at == "a phantom" else ["lesions-5"])
+    monkeypatch.setattr(phantoms, "abdomen_phantom", make)
+    assert [path.name for path in write(ill=2)] == ["lesions-5", "lesions-6", "healthy-7"]
+    assert made == [5, 6, 7, 7] if interrupted_at == "a phantom" else made == [5, 6, 7]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy-7", "lesions-5", "lesions-6"]
+    assert {len(list(path.iterdir())) for path in tmp_path.iterdir()} == {4}
+    with pytest.raises(ConfigError, match="lesions-5 already"):
+        write(ill=2)

@@ -74,11 +74,14 @@ def test_false_ones_are_counted_in_healthy_volumes_only() -> None:
     assert value("hallucination_2d", healthy) == 1.0
 
 
-def test_cases_without_truth_are_in_no_metric_that_needs_it() -> None:
-    unknown = record(truth=None, lesions=[found(0)], boxes=[box_at(0)])
+def test_cases_without_truth_are_in_no_metric() -> None:
+    unknown = record("u", truth=None, lesions=[found(0)], boxes=[box_at(0)])
+    ill = record("a", truth=[known(0)], lesions=[found(5)], boxes=[box_at(5)], dice=0.4)
+    healthy = record("b", truth=[])
     for metric in METRICS:
-        if metric.group != "reading":
-            assert value(metric.key, unknown) is None, metric.key
+        assert value(metric.key, unknown) is None, metric.key
+        assert evaluate(metric, [unknown, ill, healthy]) == evaluate(metric, [ill, healthy]), metric.key
+        assert difference(metric, [unknown], [unknown]).patients == 0, metric.key
 
 
 @given(places=st.lists(st.integers(0, 20).map(lambda n: 12 * n), min_size=1, max_size=5, unique=True), data=st.data())

@@ -25,12 +25,12 @@ from m3node.detectors.protocols import (
     ViewResult,
 )
 from m3node.errors import ConfigError
+from m3node.evaluation.ablation import running
 from m3node.evaluation.ablation.conditions import Shown
 from m3node.evaluation.ablation.looking import look
 from m3node.evaluation.ablation.record import load_record
 from m3node.evaluation.cases.phantoms import write_phantom_cases
 from m3node.evaluation.phantom import SMALL, abdomen_phantom
-from m3node.evaluation.report.plots import MISSING
 from m3node.evaluation.report.summary import PHANTOM_MARK, PUBLISHED_MARK
 from m3node.imaging.volume import CTVolume
 from m3node.liver.find import region_from_mask
@@ -55,6 +55,11 @@ def results(out: Path) -> dict[str, Any]:
     return read
 
 
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,8 +73,7 @@ def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
     assert [condition["key"] for condition in found["conditions"]] == ["full", "crop", "method"]
     assert found["conditions"][0]["metrics"]["recall_3d_0.1"]["value"] >= 0.5
     assert found["conditions"][0]["metrics"]["recall_3d_0.1"]["low"] is None  # two patients
-    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(out)
     assert len(rows) == 9
     assert all(NOT_FOR_CLINICAL_USE in row["note"] and PHANTOM_MARK in row["note"] for row in rows)
     text = (out / "results.md").read_text(encoding="utf-8")
@@ -133,9 +137,8 @@ def test_the_published_protocol_is_marked_in_every_file_and_leaves_out_who_has_n
     assert PUBLISHED_MARK in found["marks"]
     assert found["liver"] == "truth"
     assert PUBLISHED_MARK in (tmp_path / "results.md").read_text(encoding="utf-8")
-    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert {row["slices"] for row in rows} == {"1"}
+    rows = rows_of(tmp_path)
+    assert {(row["kind"], row["slices"]) for row in rows} == {("lesions", "1"), ("", "")}  # the last is not used
     assert all(PUBLISHED_MARK in row["note"] and row["protocol"] == "published" for row in rows)
     assert "recall_3d_0.3" not in rows[0]
 
@@ -148,9 +151,13 @@ def test_a_case_without_truth_gets_a_picture_and_no_figure(phantoms: Path, tmp_p
     command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--no-plots", "--liver", "truth"]
     assert main([*command, "--conditions", "crop", "--pictures", "1"]) == 0
     assert (tmp_path / "out" / "pictures" / "someone.png").exists()
-    metrics = results(tmp_path / "out")["conditions"][0]["metrics"]
-    assert metrics["recall_3d_0.3"]["value"] is None
-    assert metrics["hallucination_2d"]["value"] is None
+    found = results(tmp_path / "out")
+    assert found["cases"]["unknown"] == 1
+    metrics = found["conditions"][0]["metrics"]
+    assert {key: value["value"] for key, value in metrics.items()} == dict.fromkeys(metrics)
+    (row,) = rows_of(tmp_path / "out")
+    assert row["kind"] == "unknown"
+    assert {row[key] for key in metrics} == {""}
 
 
 def test_a_case_that_cannot_be_used_is_named_and_costs_the_others_nothing(phantoms: Path, tmp_path: Path) -> None:
@@ -164,12 +171,33 @@ def test_a_case_that_cannot_be_used_is_named_and_costs_the_others_nothing(phanto
     assert "lesions.nii.gz is not a readable NIfTI file" in found["unusable"][0]["reason"]
     assert "its liver is not known" in found["unusable"][1]["reason"]
     assert found["cases"]["healthy"] == 1
+    rows = rows_of(tmp_path / "out")
+    assert [(row["case"], row["condition"], row["unusable"]) for row in rows] == [
+        ("healthy-5", "crop", ""),
+        *((item["case"], "", item["reason"]) for item in found["unusable"]),
+    ]
+    assert all(NOT_FOR_CLINICAL_USE in row["note"] for row in rows)
+    text = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert f"- lesions-4: {found['unusable'][1]['reason']}" in text
 
 
-def test_without_any_usable_case_the_status_says_so(phantoms: Path, tmp_path: Path) -> None:
+def test_without_any_usable_case_the_status_says_so_and_every_file_why(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(phantoms / "healthy-5", tmp_path / "cases" / "healthy")
     command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--protocol", "published"]
+    assert main([*command, "--json"]) == 3
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == results(tmp_path / "out")
+    assert printed["conditions"] == []
+    assert printed["cases"] == {"lesions": 0, "healthy": 0, "unknown": 0, "patients": 0, "true_lesions": 0}
+    ((case, reason),) = [(item["case"], item["reason"]) for item in printed["unusable"]]
+    assert case == "healthy"
+    assert reason.startswith("the published protocol takes its slice from the truth")
+    assert f"- healthy: {reason}" in (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert [row["unusable"] for row in rows_of(tmp_path / "out")] == [reason]
     assert main([*command, "--no-plots"]) == 3
+    assert "No case could be used." in capsys.readouterr().out
 
 
 def test_a_missing_extra_is_said_before_anything_is_run(
@@ -177,8 +205,29 @@ def test_a_missing_extra_is_said_before_anything_is_run(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     assert main(["evaluate", str(phantoms), "--out", str(tmp_path / "out")]) == 2
-    assert MISSING in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "pip install 'm3node[evaluate]', or leave the plots out with --no-plots" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "results", "lesions-3/results", "../{}/results"])
+def test_results_do_not_go_among_the_cases_where_they_would_be_one(
+    phantoms: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    before = sorted(phantoms.rglob("*"))
+    out = phantoms / inside.format(phantoms.name)
+    assert main(["evaluate", str(phantoms), "--out", str(out), *FAST]) == 2
+    assert "lies in the folder of cases and would be one; name one outside it" in capsys.readouterr().err
+    assert sorted(phantoms.rglob("*")) == before
+
+
+def test_layers_that_the_model_lacks_are_said_before_the_first_case(
+    phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(phantoms), "--out", str(tmp_path), "--model", "test", "--sweep", *FAST]
+    assert main([*command, "--conditions", "crop,crop-steered", "--sweep-layers", "0-3,2-4"]) == 2
+    assert "steering.layers" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_test_model_is_called_so_in_every_file_and_runs_steered_and_not(phantoms: Path, tmp_path: Path) -> None:
@@ -203,6 +252,7 @@ def test_the_test_model_is_called_so_in_every_file_and_runs_steered_and_not(phan
         (["--sweep-alpha", "2"], "go with --sweep"),
         (["--model", "test", "--detector", "contrast"], "--model goes with the detector medgemma"),
         (["--conditions", "corp"], "there is no condition 'corp'"),
+        (["--model", "test", "--sweep", "--sweep-alpha", "2,little"], "'little' is neither"),
     ],
 )
 def test_flags_that_do_not_go_together_are_wrong_usage(
@@ -210,6 +260,23 @@ def test_flags_that_do_not_go_together_are_wrong_usage(
 ) -> None:
     assert main(["evaluate", str(phantoms), "--out", str(tmp_path), "--no-plots", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--conditions", ","],
+        ["--sweep", "--sweep-alpha", " "],
+        ["--sweep", "--sweep-layers", ""],
+        ["--sweep", "--sweep-layers", "3-2"],
+        ["--sweep", "--sweep-layers", "0-3,4"],
+        ["--pictures", "-1"],
+    ],
+)
+def test_flags_that_say_nothing_are_wrong_usage(phantoms: Path, tmp_path: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", str(phantoms), "--out", str(tmp_path / "out"), *FAST, *words])
+    assert stopped.value.code == 2
 
 
 class Corners:
@@ -263,14 +330,21 @@ def test_the_boxes_of_a_single_view_stay_as_the_detector_gave_them_and_failures_
     assert {(box.box.r0, box.box.c0) for box in boxes} == {(59.0, 59.0)}  # far from the liver, and kept
 
 
-def test_a_detector_of_whole_volumes_has_the_method_alone() -> None:
-    class Whole:
-        identity = DetectorIdentity("whole", "1", "For tests.")
+class Whole:
+    identity = DetectorIdentity("whole", "1", "For tests.")
 
-        def find(self, *_: object) -> Detection:
-            return Detection(candidates=(), views_total=0, views_read=0)
+    def find(self, *_: object) -> Detection:
+        return Detection(candidates=(), views_total=0, views_read=0)
 
+
+def test_a_detector_of_whole_volumes_has_the_method_alone(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     volume, region = small()
     assert look(Whole(), Shown.METHOD, volume, region, M3Settings()).candidates == ()
     with pytest.raises(ConfigError, match="only the condition method fits it"):
         look(Whole(), Shown.CROP, volume, region, M3Settings())
+    monkeypatch.setattr(running, "load_detector", lambda _: Whole())
+    assert main(["evaluate", str(phantoms), "--out", str(tmp_path), "--conditions", "method,crop", *FAST]) == 2
+    assert "only the condition method fits it" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

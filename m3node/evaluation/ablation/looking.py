@@ -24,6 +24,13 @@ from m3node.settings import M3Settings
 _KEPT_FAILURES = 20
 
 
+def check_shown(detector: Detector | CropDetector, shown: Shown) -> None:
+    """Raise `ConfigError` where a detector of whole volumes is to be shown single views."""
+    if shown is not Shown.METHOD and isinstance(detector, Detector):
+        name = detector.identity.name
+        raise ConfigError(f"the detector {name!r} looks at whole volumes; only the condition method fits it")
+
+
 def look(
     detector: Detector | CropDetector, shown: Shown, volume: CTVolume, region: LiverRegion, settings: M3Settings
 ) -> Detection:
@@ -56,9 +63,8 @@ def look(
     if shown is Shown.METHOD:
         whole = detector if isinstance(detector, Detector) else M3Method(detector, settings)
         return whole.find(volume, region, silent)
-    if isinstance(detector, Detector):
-        name = detector.identity.name
-        raise ConfigError(f"the detector {name!r} looks at whole volumes; only the condition method fits it")
+    check_shown(detector, shown)
+    assert not isinstance(detector, Detector)
     slices = viewed_slices(region.envelope, volume.geometry)
     paddings = sorted(settings.paddings)
     views = (

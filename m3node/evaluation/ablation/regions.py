@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
+import zipfile
+import zlib
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +20,11 @@ from m3node.liver.find import find_liver, region_from_mask
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.rejection import Reason
 from m3node.settings import LiverSettings
+
+_log = logging.getLogger(__name__)
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, RuntimeError)
+"""What `numpy.load` and the reading after it raise for bytes that were changed or cut, one bit at a time."""
 
 
 class LiverFrom(StrEnum):
@@ -83,9 +91,20 @@ def _keep(mask: VoxelMask, path: Path) -> None:
 
 
 def _kept(path: Path, shape: tuple[int, int, int]) -> VoxelMask | None:
+    """What was kept; None when nothing was, or nothing that can be used, so that it is made anew."""
     try:
-        with np.load(path) as held:
-            start = tuple(int(first) for first in held["start"])
-            return VoxelMask(shape=shape, start=(start[0], start[1], start[2]), data=held["data"].astype(np.bool_))
+        # Opened here: numpy leaves a damaged file open that it opened itself.
+        with path.open("rb") as stream, np.load(stream) as held:
+            k, r, c = (int(first) for first in held["start"])
+            data = held["data"].astype(np.bool_)
     except FileNotFoundError:
         return None
+    except _DAMAGED as error:
+        _log.warning("the kept liver %s cannot be read (%s); it is made anew", path.name, type(error).__name__)
+        return None
+    if data.ndim != len(shape) or any(
+        first < 0 or first + size > whole for first, size, whole in zip((k, r, c), data.shape, shape, strict=True)
+    ):
+        _log.warning("the kept liver %s does not fit its case; it is made anew", path.name)
+        return None
+    return VoxelMask(shape=shape, start=(k, r, c), data=data)

@@ -18,7 +18,7 @@ from m3node.detectors.protocols import CropDetector, Detection, Detector, Detect
 from m3node.detectors.registry import load_detector
 from m3node.errors import InputRejected
 from m3node.evaluation.ablation.conditions import Condition
-from m3node.evaluation.ablation.looking import look
+from m3node.evaluation.ablation.looking import check_shown, look
 from m3node.evaluation.ablation.record import (
     SCHEMA,
     FoundBox,
@@ -108,20 +108,24 @@ class Run:
 def run_plan(cases: Sequence[CaseFolder], plan: Plan, progress: Progress) -> Run:
     """Run every condition on every case; what an earlier run kept under the same key is not run again.
 
-    The detector is loaded once for all conditions that share its settings, and no two are held at a time.
+    Detectors are built before the first case is read, one for all conditions that share its settings: what one of them
+    cannot do is said before hours are spent on the others. Those that differ by their steering share one model.
 
     Raises
     ------
     ConfigError, InferenceError
-        The detector cannot be loaded, or fails. What is done stays.
+        A detector cannot be loaded, cannot be shown what a condition shows, or fails. What is done stays.
     """
+    groups = [(load_detector(group[0].detector), group) for group in _by_detector(plan.conditions)]
+    for detector, group in groups:
+        for condition in group:
+            check_shown(detector, condition.shown)
     digests = {case.name: case.digest() for case in cases}
     records: dict[tuple[str, str], Record] = {}
     unusable: dict[str, str] = {}
     identities: dict[str, DetectorIdentity] = {}
     total, done, reused = len(cases) * len(plan.conditions), 0, 0
-    for group in _by_detector(plan.conditions):
-        detector = load_detector(group[0].detector)
+    for detector, group in groups:
         for condition in group:
             identities[condition.key] = detector.identity
         for folder in cases:
@@ -139,7 +143,6 @@ def run_plan(cases: Sequence[CaseFolder], plan: Plan, progress: Progress) -> Run
             records |= {(key, folder.name): record for key, record in held.items()}
             done += len(group)
             progress("evaluating", done, total)
-        del detector  # a second model may not fit beside it
     return Run(
         records=tuple(
             records[condition.key, case.name]

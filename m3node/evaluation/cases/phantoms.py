@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from m3node import __version__
 from m3node.errors import ConfigError
 from m3node.evaluation.cases.layout import CASE_FILE
 from m3node.evaluation.ct_writer import write_ct_series
@@ -34,7 +37,10 @@ def write_phantom_cases(
     shape: tuple[int, int, int] = SHAPE,
     spacing: tuple[float, float, float] = SPACING,
 ) -> tuple[Path, ...]:
-    """Write phantom cases, each of a patient of its own.
+    """Write phantom cases, each of a patient of its own: all of them or, when interrupted, none yet.
+
+    They are made in a hidden folder inside ``out`` and moved when all are there; the same call goes on with what an
+    interrupted one left.
 
     Parameters
     ----------
@@ -61,17 +67,25 @@ def write_phantom_cases(
     ConfigError
         A case of that name is there already.
     """
-    folders = [
-        out / f"{'healthy' if number >= ill else 'lesions'}-{first_seed + number}" for number in range(ill + healthy)
-    ]
-    if taken := [folder.name for folder in folders if folder.exists()]:
+    names = [f"{'healthy' if number >= ill else 'lesions'}-{first_seed + number}" for number in range(ill + healthy)]
+    asked = (__version__, ill, healthy, first_seed, dicom, shape, spacing)
+    # With a dot it is no case; with what was asked in its name, nothing of another call gets among these.
+    making = out / f".phantoms-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
+    # What lies there beside it was moved by an interrupted call of the same.
+    if not making.exists() and (taken := [name for name in names if (out / name).exists()]):
         raise ConfigError(f"{out} holds {taken[0]} already; name another folder, or another first seed")
-    for number, folder in enumerate(folders):
-        progress("making phantoms", number, len(folders))
-        phantom = abdomen_phantom(healthy=number >= ill, seed=first_seed + number, shape=shape, spacing=spacing)
-        _write(phantom, folder, seed=first_seed + number, dicom=dicom)
-    progress("making phantoms", len(folders), len(folders))
-    return tuple(folders)
+    making.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        progress("making phantoms", number, len(names))
+        if not (making / name).exists() and not (out / name).exists():
+            phantom = abdomen_phantom(healthy=number >= ill, seed=first_seed + number, shape=shape, spacing=spacing)
+            _write(phantom, making / name, seed=first_seed + number, dicom=dicom)
+    for name in names:
+        if (making / name).exists():
+            (making / name).rename(out / name)
+    shutil.rmtree(making)
+    progress("making phantoms", len(names), len(names))
+    return tuple(out / name for name in names)
 
 
 def _write(phantom: Phantom, folder: Path, *, seed: int, dicom: bool) -> None:

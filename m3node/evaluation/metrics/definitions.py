@@ -26,18 +26,22 @@ class Metric:
     key, title : str
         Short name in files, and heading in tables.
     group : str
-        ``published``, ``lesion`` or ``reading``.
+        ``published``, ``lesion``, ``slice`` or ``reading``.
     needs_volume : bool
         Has no meaning on one slice.
-    term : callable
-        What a record adds.
+    adds : callable
+        What a record with truth adds; `term` is what is to be asked.
     """
 
     key: str
     title: str
     group: str
     needs_volume: bool
-    term: Callable[[Record], Term]
+    adds: Callable[[Record], Term]
+
+    def term(self, record: Record) -> Term:
+        """What a record adds: nothing where the truth is not known, whatever is measured."""
+        return (0.0, 0.0) if record.truth is None else self.adds(record)
 
 
 def _intervals(box: Box) -> tuple[Interval, Interval]:
@@ -72,8 +76,6 @@ def _best_iou_2d(record: Record) -> Term:
 
 
 def _hallucination_2d(record: Record) -> Term:
-    if record.truth is None:
-        return 0.0, 0.0
     truth = union_boxes(record)
     astray = [
         b.k not in truth or box_iou(_intervals(b.box), _intervals(truth[b.k])) < HALLUCINATED_BELOW
@@ -94,27 +96,23 @@ def _best_iou_3d(record: Record) -> Term:
 
 
 def _hallucination_3d(record: Record) -> Term:
-    if record.truth is None:
-        return 0.0, 0.0
-    astray = [all(box_iou(f.extent, t.extent) < HALLUCINATED_BELOW for t in record.truth) for f in record.found]
+    truth = record.truth or ()
+    astray = [all(box_iou(f.extent, t.extent) < HALLUCINATED_BELOW for t in truth) for f in record.found]
     return sum(astray), len(astray)
 
 
 def _hits_3d(record: Record, level: float) -> tuple[int, int, int]:
     """Pairs, found and true lesions."""
-    if record.truth is None:
-        return 0, 0, 0
-    matching = match([f.extent for f in record.found], [t.extent for t in record.truth], level)
-    return len(matching.pairs), len(record.found), len(record.truth)
+    truth = record.truth or ()
+    matching = match([f.extent for f in record.found], [t.extent for t in truth], level)
+    return len(matching.pairs), len(record.found), len(truth)
 
 
 def _hits_2d(record: Record, level: float) -> tuple[int, int, int]:
     """Do as `_hits_3d` for boxes, slice by slice."""
-    if record.truth is None:
-        return 0, 0, 0
     found = _on_slices(record.boxes)
     truth: dict[int, list[Box]] = {}
-    for lesion in record.truth:
+    for lesion in record.truth or ():
         for k, box in lesion.boxes:
             truth.setdefault(k, []).append(box)
     pairs = sum(
@@ -134,16 +132,12 @@ def _precision(record: Record, *, level: float, hits: Callable[[Record, float], 
     return pairs, found
 
 
-def _healthy(record: Record) -> bool:
-    return record.truth is not None and not record.truth
-
-
 def _false_lesions(record: Record) -> Term:
-    return (len(record.found), 1.0) if _healthy(record) else (0.0, 0.0)
+    return (0.0, 0.0) if record.truth else (len(record.found), 1.0)
 
 
 def _false_boxes(record: Record) -> Term:
-    return (len(record.boxes), 1.0) if _healthy(record) else (0.0, 0.0)
+    return (0.0, 0.0) if record.truth else (len(record.boxes), 1.0)
 
 
 def _dice(record: Record) -> Term:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3node.durable import write_over
-from m3node.errors import ConfigError
 from m3node.evaluation.ablation.conditions import Condition
 from m3node.evaluation.ablation.record import Record
 from m3node.evaluation.matching import box_iou
@@ -20,8 +19,6 @@ from m3node.evaluation.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MISSING = "plots need matplotlib; install it with: pip install 'm3node[evaluate]', or leave them out with --no-plots"
 
 SIZES_MM = (0.0, 10.0, 15.0, 20.0, 30.0, float("inf"))
 """Bounds of the size classes."""
@@ -33,17 +30,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vP*X"
 
 
-def check_plots() -> None:
-    """Raise `ConfigError` where plots cannot be drawn: before hours are spent, not after."""
-    try:
-        import matplotlib.figure  # noqa: F401, PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise ConfigError(MISSING) from error
-
-
 def write_plots(summary: Summary, out: Path) -> tuple[Path, ...]:
     """Draw the plots that there is something for; those of an earlier run that have nothing any more are removed."""
-    check_plots()
     written: list[Path] = []
     for name, figure in (("froc.png", _froc(summary)), ("iou_by_size.png", _iou_by_size(summary))):
         path = out / name

@@ -37,11 +37,12 @@ def write_tables(summary: Summary, out: Path) -> tuple[Path, ...]:
 
 
 def _csv(summary: Summary) -> str:
-    """One row a condition and case; what is summed over cases is left to whoever reads it."""
+    """One row a condition and case, one a case that could not be used; sums over cases are left to the reader."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     facts = ("protocol", "condition", "case", "patient", "kind", "true_lesions", "found_lesions", "boxes", "slices")
-    writer.writerow((*facts, "views", "views_read", *(metric.key for metric in summary.metrics), "note"))
+    columns = (*facts, "views", "views_read", *(metric.key for metric in summary.metrics), "unusable", "note")
+    writer.writerow(columns)
     note = " ".join(summary.marks)
     for condition in summary.conditions:
         for record in summary.records[condition.key]:
@@ -60,9 +61,13 @@ def _csv(summary: Summary) -> str:
                     record.views_total,
                     record.views_read,
                     *(f"{above / below:.6g}" if below else "" for above, below in terms),
+                    "",
                     note,
                 )
             )
+    for item in summary.run.unusable:
+        row = {"protocol": summary.plan.protocol.value, "case": item.case, "unusable": item.reason, "note": note}
+        writer.writerow([row.get(column, "") for column in columns])
     return stream.getvalue()
 
 
@@ -84,7 +89,7 @@ def markdown(summary: Summary) -> str:
         "nothing to divide by.",
         "",
     ]
-    for group, title in _GROUPS:
+    for group, title in _GROUPS if summary.conditions else ():
         metrics = [metric for metric in summary.metrics if metric.group == group]
         if metrics:
             lines += [f"## {title}", ""]
