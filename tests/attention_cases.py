@@ -1,4 +1,4 @@
-"""Made chest radiographs for the attention analysis, as PNG, JPEG and DICOM, each with what is planted in it; and a CSV.
+"""Made chest radiographs for the attention analysis: PNG, JPEG and DICOM, with what is planted in them, and a CSV.
 
 Every phantom is made as it should be shown, 0 black … 1 white. The DICOM files store it so that it comes out like that
 only when modality LUT, VOI LUT and inversion are applied as their header says: `FORMS`.
