@@ -46,7 +46,6 @@ from gemma_models import full_size_model, never_ending, trained_test_model
 from gemma_rivals import batched, one_a_call, pixel_values
 from m3node.detectors.medgemma import MedGemmaDetector
 from m3node.detectors.medgemma.questions import make_questions
-from m3node.detectors.medgemma.windows import ct_windows
 from m3node.detectors.protocols import View
 from m3node.evaluation.phantom import abdomen_phantom
 from m3node.gemma.cache import roomy_cache
@@ -55,6 +54,7 @@ from m3node.gemma.generation import padded, read_in
 from m3node.gemma.images import SquareFrame, normalised, square_images
 from m3node.gemma.model import GemmaModel
 from m3node.imaging.volume import CTVolume
+from m3node.imaging.windows import ct_windows
 from m3node.liver.envelope import make_envelope
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.m3.views import envelope_views, viewed_slices

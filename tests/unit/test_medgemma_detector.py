@@ -23,7 +23,6 @@ from m3node.detectors.medgemma import detector as module
 from m3node.detectors.medgemma.answer import UnitBox
 from m3node.detectors.medgemma.boxes import SIDES, is_plausible, on_view, score_of
 from m3node.detectors.medgemma.memory import MOST, ON_CPU, ON_CPU_LARGE, bytes_a_view, views_that_fit
-from m3node.detectors.medgemma.windows import WINDOWS, ct_windows
 from m3node.detectors.protocols import Box2D, CropDetector, KeepsAttention, ScoreKind, View, ViewResult
 from m3node.errors import ConfigError, InferenceError
 from m3node.evaluation.ct_writer import axial_geometry
@@ -33,6 +32,7 @@ from m3node.gemma.model import GemmaModel
 from m3node.gemma.reading import read_answers
 from m3node.imaging.mask import VoxelMask
 from m3node.imaging.volume import CTVolume
+from m3node.imaging.windows import WINDOWS, ct_windows
 from m3node.liver.region import LiverRegion, LiverSource
 from m3node.settings import MedGemmaSettings, SteeringMode, SteeringSettings
 from tests.small_gemma import small_gemma

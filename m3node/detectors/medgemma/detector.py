@@ -17,7 +17,6 @@ from m3node.detectors.medgemma.boxes import coordinate_tokens, is_plausible, on_
 from m3node.detectors.medgemma.identity import identify
 from m3node.detectors.medgemma.memory import views_that_fit
 from m3node.detectors.medgemma.questions import make_questions
-from m3node.detectors.medgemma.windows import ct_windows
 from m3node.detectors.protocols import (
     AttentionGrid,
     Box2D,
@@ -38,6 +37,7 @@ from m3node.gemma.reading import Reading, read_answers
 from m3node.gemma.spans import token_spans
 from m3node.gemma.steering import organ_patches, steering_bias
 from m3node.imaging.volume import CTVolume
+from m3node.imaging.windows import ct_windows
 from m3node.liver.region import LiverRegion
 from m3node.settings import DetectorSettings, MedGemmaSettings, SteeringMode
 

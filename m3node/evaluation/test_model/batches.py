@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from m3node.detectors.medgemma.windows import ct_windows
 from m3node.evaluation.test_model.answers import Teacher
 from m3node.evaluation.test_model.examples import Example
 from m3node.gemma.images import normalised, square_images
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.prompts import prompt_ids
+from m3node.imaging.windows import ct_windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
