@@ -18,6 +18,9 @@ from m3node.settings import load
 
 EXIT_NOTHING_ELIGIBLE = 3
 
+PICTURES = ("overlay.png", "attention.png")
+"""What a person may look at without a viewer of DICOM; the second one comes of a NIfTI volume."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
@@ -43,7 +46,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--attention-map",
         action="store_true",
-        help="show where the model looked: attention.sc.dcm (pictures) and attention.pm.dcm (numbers)",
+        help="show where the model looked: attention.sc.dcm (pictures) and attention.pm.dcm (numbers); of a NIfTI "
+        "volume, attention.png and attention.npz",
     )
     parser.add_argument("--min-slices", type=int, metavar="N", help="fewest slices of a stack (default 8)")
     parser.add_argument("--json", action="store_true", help="print a JSON summary instead of a table")
@@ -90,8 +94,9 @@ def _print(report: Any, out: Path) -> None:
         for stack in answered:
             table.add_row(stack.label, stack.outcome.value, str(stack.lesions))
         console.print(table)
-        for stack in answered:
-            console.print(f"picture: {stack.folder / 'overlay.png'}", markup=False)
+        for path in (stack.folder / name for stack in answered for name in PICTURES):
+            if path.exists():
+                console.print(f"picture: {path}", markup=False)
     for stack in report.stacks:
         if stack.rejection is not None:
             # A file's name may look like markup.

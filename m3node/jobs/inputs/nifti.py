@@ -1,4 +1,4 @@
-"""A NIfTI volume with a liver mask: results as ``findings.json``, NIfTI masks and a picture; no DICOM objects."""
+"""A NIfTI volume with a liver mask: results as ``findings.json``, NIfTI masks and pictures; no DICOM objects."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from m3node.jobs.inputs.dicom import InputReport, StackReport, clear, summarise
 from m3node.liver.find import find_liver, region_from_mask
 from m3node.progress import Progress
 from m3node.rejection import Rejection
+from m3node.results.attention.sheet import draw_sheet
 from m3node.results.findings import Findings, Outcome
 from m3node.results.overlay import draw_overlay
 from m3node.results.store import save_findings
@@ -22,6 +23,7 @@ from m3node.settings import Settings
 
 LIVER_MASK = "liver.nii.gz"
 LESION_MASK = "lesions.nii.gz"
+ATTENTION_PICTURE = "attention.png"
 _SUFFIXES = (".nii", ".nii.gz")
 
 
@@ -43,7 +45,8 @@ def process_nifti(
         Liver on the same grid, non-zero is liver; the embedded segmentation looks for it otherwise.
     out : Path
         Results go to ``out/<name>/``: ``findings.json``, ``liver.nii.gz``, ``lesions.nii.gz`` (value n is lesion n)
-        and ``overlay.png``.
+        and ``overlay.png``; with ``results.attention_map``, ``attention.png`` and its cells in ``attention.npz``.
+        Results of an earlier call are replaced.
     settings : Settings
         The tree.
     progress : callable
@@ -55,6 +58,8 @@ def process_nifti(
     try:
         findings = _answer(path, liver_mask, folder, settings, progress)
     except InputRejected as error:
+        if folder.is_dir():
+            _clear(folder)
         stack = StackReport(label, Outcome.REJECTED, None, 0, Rejection(error.reason, error.message, path.name))
     else:
         stack = StackReport(label, findings.outcome, folder, len(findings.lesions), None)
@@ -81,9 +86,11 @@ def _answer(path: Path, liver_mask: Path | None, folder: Path, settings: Setting
             progress=progress,
         )
     )
-    clear(folder)
+    _clear(folder)
     save_findings(findings, folder)
     draw_overlay(volume, findings, folder / OVERLAY)
+    if findings.attention:
+        draw_sheet(volume, findings, folder / ATTENTION_PICTURE)
     liver = np.zeros(volume.geometry.shape, dtype=np.uint8)
     if findings.region is not None:
         liver[findings.region.parenchyma.full()] = 1
@@ -93,3 +100,9 @@ def _answer(path: Path, liver_mask: Path | None, folder: Path, settings: Setting
         lesions[lesion.mask.full()] = min(lesion.number, 255)
     write_nifti_mask(lesions, volume.geometry, folder / LESION_MASK)
     return findings
+
+
+def _clear(folder: Path) -> None:
+    clear(folder)
+    for name in (LIVER_MASK, LESION_MASK, ATTENTION_PICTURE):
+        (folder / name).unlink(missing_ok=True)
