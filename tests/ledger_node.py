@@ -27,9 +27,9 @@ from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, S
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
-from m3node.results.objects import ObjectKind, ResultObject
 from m3node.settings import Settings
 from made_headers import HEADER
+from made_runs import run_entry, run_manifest, run_object, run_record
 from waiting import wait_for
 
 TABLES = (Study, Series, Instance, Run, Object, Delivery)
@@ -47,9 +47,11 @@ def header(series: str, number: int) -> InstanceHeader:
 
 
 def manifest(series: str, generation: int = 1, *, supersedes: str = "", stack: str = "") -> Manifest:
-    return Manifest(
+    """What the scanner of JSON that files are read with could stumble over is in it."""
+    return run_manifest(
+        series,
+        stack=stack,
         key=f"key of {series} {stack} {generation}",
-        stack=StackKey(series, stack),
         generation=generation,
         supersedes=supersedes,
         root='/spool ","instances":["',
@@ -63,42 +65,12 @@ def manifest(series: str, generation: int = 1, *, supersedes: str = "", stack: s
 
 
 def record(of: Manifest, **changes: Any) -> RunRecord:
-    run = of.file_name.removesuffix(".json")
-    item = ResultObject(ObjectKind.REPORT, Path(run, "report.sr.dcm"), "ab", "1.5", f"9.{run}", "1.7", "1.1")
-    full = RunRecord(
-        label=of.stack.label,
-        generation=of.generation,
-        manifest_key=of.key,
-        study_instance_uid="1.1",
-        series_instance_uid=of.stack.series_instance_uid,
-        outcome=Outcome.LESIONS,
-        lesions=2,
-        objects=(item,),
-        supersedes=of.supersedes,
-        superseded_by="",
-        failure="",
-        started_at=30.5,
-        finished_at=40.5,
-        worker="0",
-    )
-    return replace(full, **changes)
+    item = run_object(of.file_name.removesuffix(".json"))
+    return run_record(of, **{"objects": (item,), "started_at": 30.5, "finished_at": 40.5} | changes)
 
 
 def entry(destination: str, run: str, **changes: Any) -> Entry:
-    full = Entry(
-        name=f"{run}.report.sr",
-        destination=destination,
-        run=run,
-        kind="report.sr",
-        order=1,
-        path=f"results/{run}/report.sr.dcm",
-        sha256="ab",
-        sop_class_uid="1.5",
-        sop_instance_uid=f"9.{run}",
-        study_instance_uid="1.1",
-        queued_at=40.5,
-    )
-    return replace(full, **changes)
+    return run_entry(run, destination, **{"queued_at": 40.5} | changes)
 
 
 class Node:

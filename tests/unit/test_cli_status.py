@@ -18,7 +18,7 @@ from m3node.cli.main import build_parser
 from m3node.cli.showing import age, run_lines
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
-from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
+from m3node.intake.series.manifest import Manifest
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.view_types import RunView
@@ -27,7 +27,7 @@ from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
 from m3node.settings import Settings
-from made_headers import HEADER
+from made_runs import run_entry, run_manifest, run_record
 from postgres import PASSWORD
 
 STUDY = "1.1"
@@ -53,51 +53,20 @@ def ledger(folder: Path) -> Iterator[Ledger]:
 
 
 def manifest(series: str, priority: str = "routine") -> Manifest:
-    return Manifest(
-        key=f"key of {series}",
-        stack=StackKey(series, ""),
-        generation=1,
-        supersedes="",
-        root="/spool",
-        instances=(replace(HEADER, study_instance_uid=STUDY, series_instance_uid=series),),
-        slices=(SliceRef(0, 0),),
-        liver_segs=(),
-        senders=("PACS",),
-        priority=priority,
-        created_at=time.time() - 90,
-    )
+    return run_manifest(series, study=STUDY, priority=priority, created_at=time.time() - 90)
 
 
 def record(of: Manifest, *, failed: str = "") -> RunRecord:
-    return RunRecord(
-        label=of.stack.label,
-        generation=1,
-        manifest_key=of.key,
-        study_instance_uid=STUDY,
-        series_instance_uid=of.stack.series_instance_uid,
-        outcome=Outcome.REJECTED if failed else Outcome.LESIONS,
-        lesions=0 if failed else 2,
-        objects=(),
-        supersedes="",
-        superseded_by="",
-        failure="",
-        rejection=Rejection(Reason.FAILED, failed, "x") if failed else None,
-        started_at=time.time() - 60,
-        finished_at=time.time() - 10,
-        worker="slot-0",
-    )
+    ended = run_record(of, started_at=time.time() - 60, finished_at=time.time() - 10, worker="slot-0")
+    if not failed:
+        return ended
+    return replace(ended, outcome=Outcome.REJECTED, lesions=0, rejection=Rejection(Reason.FAILED, failed, "x"))
 
 
 def entry(run: str, state: DeliveryState, error: str = "", destination: str = "pacs") -> Entry:
-    return Entry(
-        name=f"{run}.report.sr",
-        destination=destination,
-        run=run,
-        kind="report.sr",
-        order=1,
-        path=f"results/{run}/report.sr.dcm",
-        sha256="ab",
-        sop_class_uid="1.5",
+    return run_entry(
+        run,
+        destination,
         sop_instance_uid=f"1.6.{run[4:]}",
         study_instance_uid=STUDY,
         queued_at=time.time() - 300,

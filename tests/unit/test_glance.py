@@ -18,6 +18,7 @@ from m3node.jobs.locks import hold
 from m3node.jobs.node.glance import Glance, look
 from m3node.layout import DataLayout
 from m3node.settings import DiskSettings, JobSettings, Settings
+from made_runs import run_entry
 
 DETECTOR = "contrast 1"
 
@@ -32,22 +33,7 @@ def alive(glance: Glance) -> dict[str, bool]:
 
 
 def dead(run: str, error: str, destination: str = "pacs", *, at: float = 200.0) -> Entry:
-    return Entry(
-        name=f"{run}.report.sr",
-        destination=destination,
-        run=run,
-        kind="report.sr",
-        order=1,
-        path=f"results/{run}/report.sr.dcm",
-        sha256="ab",
-        sop_class_uid="1.5",
-        sop_instance_uid=f"1.6.{run[:-3]}",
-        study_instance_uid="1.1",
-        queued_at=at - 100.0,
-        state=DeliveryState.DEAD,
-        last_error=error,
-        finished_at=at,
-    )
+    return run_entry(run, destination, queued_at=at - 100.0, state=DeliveryState.DEAD, last_error=error, finished_at=at)
 
 
 @pytest.mark.parametrize(("free", "state"), [(3000, "ok"), (1999, "low"), (999, "refusing")])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ledgers import DATABASES, opened_ledger, row_of
-from m3node.intake.series.manifest import Manifest, SliceRef, StackKey, write_manifest
-from m3node.jobs.answer.record import RunRecord, write_record
+from m3node.intake.series.manifest import write_manifest
+from m3node.jobs.answer.record import write_record
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.sync import sync
 from m3node.jobs.ledger.tables import Run
@@ -19,38 +19,11 @@ from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
 from m3node.settings import Settings
-from made_headers import HEADER
+from made_runs import run_manifest, run_record
 
 RUN = "1.2.g1"
-MANIFEST = Manifest(
-    key="k1",
-    stack=StackKey("1.2", ""),
-    generation=1,
-    supersedes="",
-    root="/spool",
-    instances=(replace(HEADER, series_instance_uid="1.2"),),
-    slices=(SliceRef(0, 0),),
-    liver_segs=(),
-    senders=("PACS",),
-    priority="stat",
-    created_at=100.5,
-)
-DONE = RunRecord(
-    label="1.2",
-    generation=1,
-    manifest_key="k1",
-    study_instance_uid=MANIFEST.study_instance_uid,
-    series_instance_uid="1.2",
-    outcome=Outcome.LESIONS,
-    lesions=2,
-    objects=(),
-    supersedes="",
-    superseded_by="",
-    failure="",
-    started_at=101.5,
-    finished_at=103.5,
-    worker="slot-0",
-)
+MANIFEST = run_manifest(key="k1", priority="stat")
+DONE = run_record(MANIFEST, worker="slot-0")
 NOTHING = replace(DONE, outcome=None, lesions=0)
 FAILED = Rejection(Reason.FAILED, "the detector failed", RUN)
 ENDS = {

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from ledgers import DATABASES, opened_ledger, put_received, row_of, rows_of
-from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
-from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
+from m3node.intake.series.manifest import StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger import notes
 from m3node.jobs.ledger.database import open_engine
@@ -22,55 +21,16 @@ from m3node.jobs.ledger.notes import Ledger, NoLedger
 from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, Study, Worker
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome
-from m3node.results.objects import ObjectKind, ResultObject
 from m3node.settings import Settings
 from made_headers import HEADER
+from made_runs import run_entry, run_manifest, run_object, run_record
 from postgres import PASSWORD
 
 RUN = "1.2.g1"
-MANIFEST = Manifest(
-    key="k1",
-    stack=StackKey("1.2", ""),
-    generation=1,
-    supersedes="",
-    root="/spool",
-    instances=(HEADER,),
-    slices=(SliceRef(0, 0),),
-    liver_segs=(),
-    senders=("PACS",),
-    priority="stat",
-    created_at=100.5,
-)
-OBJECT = ResultObject(ObjectKind.REPORT, Path(RUN, "report.sr.dcm"), "ab", "1.5", "1.6", "1.7", "1.1")
-RECORD = RunRecord(
-    label="1.2",
-    generation=1,
-    manifest_key="k1",
-    study_instance_uid="1.1",
-    series_instance_uid="1.2",
-    outcome=Outcome.LESIONS,
-    lesions=2,
-    objects=(OBJECT,),
-    supersedes="",
-    superseded_by="",
-    failure="",
-    started_at=101.5,
-    finished_at=103.5,
-    worker="0",
-)
-ENTRY = Entry(
-    name=f"{RUN}.report.sr",
-    destination="pacs",
-    run=RUN,
-    kind="report.sr",
-    order=1,
-    path="results/1.2.g1/report.sr.dcm",
-    sha256="ab",
-    sop_class_uid="1.5",
-    sop_instance_uid="1.6",
-    study_instance_uid="1.1",
-    queued_at=103.5,
-)
+MANIFEST = run_manifest(key="k1", priority="stat")
+OBJECT = run_object(RUN)
+RECORD = run_record(MANIFEST, objects=(OBJECT,))
+ENTRY = run_entry(RUN)
 FAILED = Rejection(Reason.FAILED, "the detector failed", RUN)
 
 
@@ -102,7 +62,7 @@ def test_a_run_goes_from_queued_to_done(ledger: Ledger) -> None:
     assert (done["stage"], done["done"], done["total"]) == ("", 0, 0)
     assert (done["priority"], done["slices"]) == ("stat", 1)
     assert row_of(ledger, Object) == {
-        "sop_instance_uid": "1.6",
+        "sop_instance_uid": f"9.{RUN}",
         "run": RUN,
         "kind": "report.sr",
         "path": "results/1.2.g1/report.sr.dcm",

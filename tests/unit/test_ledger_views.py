@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from ledgers import DATABASES, opened_ledger, put_received
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.errors import DatabaseError
-from m3node.intake.series.manifest import Manifest, SliceRef, StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger import views
 from m3node.jobs.ledger.database import open_engine
@@ -23,7 +21,7 @@ from m3node.jobs.ledger.view_types import DestinationView, to_json
 from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind, ResultObject
 from m3node.settings import Settings
-from made_headers import HEADER
+from made_runs import run_entry, run_manifest
 
 NOW = 1000.0
 
@@ -36,19 +34,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def queue(ledger: Ledger, series: str, *, at: float, study: str = "1.1", priority: str = "routine") -> str:
-    made = Manifest(
-        key=f"key of {series}",
-        stack=StackKey(series, ""),
-        generation=1,
-        supersedes="",
-        root="/spool",
-        instances=(replace(HEADER, series_instance_uid=series, study_instance_uid=study),),
-        slices=(SliceRef(0, 0),),
-        liver_segs=(),
-        senders=(),
-        priority=priority,
-        created_at=at,
-    )
+    made = run_manifest(series, study=study, priority=priority, created_at=at)
     assert ledger.note_manifest(made)
     return f"{series}.g1"
 
@@ -61,21 +47,7 @@ def end(ledger: Ledger, run: str, study: str = "1.1", failure: str = "") -> None
 
 
 def deliver(ledger: Ledger, destination: str, run: str, state: DeliveryState, **changes: object) -> Entry:
-    entry = Entry(
-        name=f"{run}.report.sr",
-        destination=destination,
-        run=run,
-        kind="report.sr",
-        order=1,
-        path="results/report.sr.dcm",
-        sha256="ab",
-        sop_class_uid="1.5",
-        sop_instance_uid=f"9.{run}",
-        study_instance_uid="1.1",
-        queued_at=500.0,
-        state=state,
-    )
-    entry = replace(entry, **changes)
+    entry = run_entry(run, destination, **{"queued_at": 500.0, "state": state} | changes)
     assert ledger.note_entry(entry)
     return entry
 
