@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
+from m3node.evaluation.test_model.network import byte_tokenizer, config_for
 from m3node.gemma.loading import load_model
 from m3node.gemma.model import GemmaModel, ModelIdentity
 from m3node.gemma.profile import load_profile
 from m3node.gemma.sizes import sizes_of
 from m3node.settings import ModelSettings
-from small_gemma import small_tokenizer
 
 LETTERS_A_TOKEN = 4
 """The stand-in tokenizer has a token for each byte, Gemma's one for about four letters of English: questions are cut so
@@ -34,7 +30,7 @@ def full_size_model(device: str, dtype: torch.dtype) -> GemmaModel:
 
     What it says means nothing; how long it takes does not depend on that.
     """
-    tokenizer: Any = small_tokenizer()
+    tokenizer: Any = byte_tokenizer()
     config = full_size_config(tokenizer)
     torch.manual_seed(0)
     with torch.device(device):
@@ -62,8 +58,9 @@ def full_size_model(device: str, dtype: torch.dtype) -> GemmaModel:
 def full_size_config(tokenizer: Any) -> Gemma3Config:
     """The sizes of MedGemma 1.5 4B, with the special tokens of the stand-in tokenizer."""
     layers = 34
-    return Gemma3Config(
-        text_config={
+    return config_for(
+        tokenizer,
+        text={
             "vocab_size": 262_208,
             "hidden_size": 2560,
             "intermediate_size": 10_240,
@@ -76,23 +73,16 @@ def full_size_config(tokenizer: Any) -> Gemma3Config:
             "layer_types": [
                 "full_attention" if (number + 1) % 6 == 0 else "sliding_attention" for number in range(layers)
             ],
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
         },
-        vision_config={
+        vision={
             "hidden_size": 1152,
             "intermediate_size": 4304,
             "num_hidden_layers": 27,
             "num_attention_heads": 16,
             "image_size": 896,
             "patch_size": 14,
-            "vision_use_head": False,
         },
-        mm_tokens_per_image=256,
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_tokens=256,
     )
 
 

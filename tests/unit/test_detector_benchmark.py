@@ -14,13 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gemma_flops import encoder_flops, prefill_flops
 from benchmarks.gemma_models import full_size_config
 from benchmarks.gemma_rivals import masked
+from m3node.evaluation.test_model.network import byte_tokenizer
 from m3node.gemma.encoder import image_features
 from m3node.gemma.generation import padded, read_in
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.sizes import sizes_of
 from m3node.gemma.steering import steering_bias
 from m3node.settings import SteeringMode
-from tests.small_gemma import small_gemma, small_tokenizer
+from tests.small_gemma import small_gemma
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,7 @@ def test_a_prompt_takes_as_many_operations_as_torch_counts(model: GemmaModel) ->
 
 
 def test_the_full_size_is_that_of_medgemma() -> None:
-    sizes = sizes_of(full_size_config(small_tokenizer()))
+    sizes = sizes_of(full_size_config(byte_tokenizer()))
     assert (sizes.image, sizes.patches, sizes.tokens, sizes.vision_layers) == (896, 64, 16, 27)
     assert (sizes.language_layers, sizes.global_layers, sizes.window) == (34, (5, 11, 17, 23, 29), 1024)
     assert (sizes.query_heads, sizes.key_heads) == (8, 4)

@@ -213,10 +213,10 @@ def test_lengths_that_differ_much_do_not_share_a_batch() -> None:
 
 def test_all_ways_to_name_the_end_count(model: GemmaModel) -> None:
     network: Any = model.network
-    assert end_tokens(model) == {1}
+    assert end_tokens(model) == {1, 4}  # <eos> and <end_of_turn>
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(network.generation_config, "eos_token_id", [1, 4])
-        assert end_tokens(model) == {1, 4}
+        patched.setattr(network.generation_config, "eos_token_id", [1, 5])
+        assert end_tokens(model) == {1, 4, 5}
 
 
 def test_no_prompts_no_answers(model: GemmaModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,13 +43,18 @@ _CHAT = (
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """Make the tokenizer: Gemma's special tokens, single bytes (so single digits, as Gemma has them), the glue."""
+    """Make the tokenizer of the test model, which has the glue."""
+    return byte_tokenizer(GLUE)
+
+
+def byte_tokenizer(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Make a tokenizer: Gemma's special tokens, single bytes (so single digits, as Gemma has them), and some words."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate([*_SPECIAL, *letters])}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in _SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in GLUE])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in words])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -58,8 +64,6 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
             "boi_token": "<start_of_image>",
             "eoi_token": "<end_of_image>",
             "image_token": "<image>",
-            "sot_token": "<start_of_turn>",
-            "eot_token": "<end_of_turn>",
         },
         chat_template=_CHAT,
         padding_side="left",
@@ -73,12 +77,9 @@ def new_config(tokenizer: Any) -> Gemma3Config:
     Every second language layer attends globally. The others see 128 tokens back: an answer's first box still has the
     whole image in their window, its third has lost a part of it, as with the published sizes.
     """
-    token = tokenizer.convert_tokens_to_ids
-    ends = [tokenizer.eos_token_id, token("<end_of_turn>")]
-    whole: dict[str, Any] = {"eos_token_id": ends}
-    return Gemma3Config(
-        text_config={
-            "vocab_size": len(tokenizer),
+    return config_for(
+        tokenizer,
+        text={
             "hidden_size": 128,
             "intermediate_size": 320,
             "num_hidden_layers": 4,
@@ -89,20 +90,46 @@ def new_config(tokenizer: Any) -> Gemma3Config:
             "sliding_window": 128,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
             "max_position_embeddings": 1024,
-            "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": ends,
-            "bos_token_id": tokenizer.bos_token_id,
         },
-        vision_config={
+        vision={
             "hidden_size": 128,
             "intermediate_size": 384,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "image_size": 224,
             "patch_size": 14,
-            "vision_use_head": False,
         },
-        mm_tokens_per_image=64,
+        image_tokens=64,
+    )
+
+
+def config_for(
+    tokenizer: Any, *, text: Mapping[str, Any], vision: Mapping[str, Any], image_tokens: int
+) -> Gemma3Config:
+    """Lay out a Gemma3 for a `byte_tokenizer`.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+        Says the size of the vocabulary, where ``text`` does not, and the numbers of the special tokens.
+    text, vision : mapping
+        Sizes of the language model and of the vision encoder, by their names in its configuration.
+    image_tokens : int
+        Tokens that an image becomes: a square number.
+    """
+    token = tokenizer.convert_tokens_to_ids
+    ends = [tokenizer.eos_token_id, token("<end_of_turn>")]
+    whole: dict[str, Any] = {"eos_token_id": ends}
+    return Gemma3Config(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": ends,
+            "bos_token_id": tokenizer.bos_token_id,
+            **text,
+        },
+        vision_config={**vision, "vision_use_head": False},
+        mm_tokens_per_image=image_tokens,
         boi_token_index=token("<start_of_image>"),
         eoi_token_index=token("<end_of_image>"),
         image_token_index=token("<image>"),
