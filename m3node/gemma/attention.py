@@ -7,7 +7,7 @@ travels through it as an argument; nothing is kept between passes, and two threa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AttentionInterface
@@ -23,6 +23,33 @@ IMPLEMENTATION = "m3node_sdpa"
 
 _ROWS_AT_ONCE = 64
 """Rows whose softmax over the whole sequence is held at a time, for each sequence and head."""
+
+
+class TakesLayers(Protocol):
+    """Is shown the layers of a pass, one after the other."""
+
+    def take(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
+    ) -> None:
+        """Look at a layer; `AttentionRows.take` says at what."""
+        ...
+
+
+class AttendsRows(Protocol):
+    """Is shown the layers of a pass and what comes out of their attention, and may put something else there."""
+
+    def attend(  # noqa: PLR0917 - what an attention layer is made of
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        scaling: float,
+        attended: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return what the layer goes on with, [sequences, tokens, query heads, head size]."""
+        ...
 
 
 class AttentionRows:
@@ -88,26 +115,46 @@ class AttentionRows:
         self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float, rows: torch.Tensor
     ) -> torch.Tensor:
         """Shares of some rows: [sequences, rows, key heads, heads a group, keys], in float32."""
-        batch, query_heads = query.shape[:2]
-        key_heads, tokens = key.shape[1:3]
-        sequences = torch.arange(batch, device=query.device)[:, None]
-        # [sequences, rows, query heads, size] -> [sequences, key heads, heads a group × rows, size]
-        wanted = query.transpose(1, 2)[sequences, rows]
-        wanted = wanted.unflatten(2, (key_heads, query_heads // key_heads)).permute(0, 2, 3, 1, 4)
-        # In single precision, as the kernel that made the answer adds up: 16 bits would round shares by some percent.
-        logits = torch.matmul(wanted.flatten(2, 3).float(), key.float().transpose(2, 3)) * scaling
-        logits = logits.unflatten(2, (query_heads // key_heads, rows.shape[1]))
-        if mask is None:
-            logits = logits.masked_fill(
-                torch.arange(tokens, device=query.device) > rows[:, None, None, :, None], float("-inf")
-            )
-        else:
-            seen = mask[:, 0, :, :tokens].expand(batch, -1, -1)[sequences, rows][:, None, None]
-            logits = logits.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else logits + seen
-        shares = logits.softmax(dim=-1)
+        shares = softmax_rows(query, key, mask, scaling, rows)
         columns = self._keys[:, None, None, None, :].expand(*shares.shape[:-1], -1)
-        chosen: torch.Tensor = shares.gather(-1, columns)
-        return chosen.permute(0, 3, 1, 2, 4)
+        return shares.gather(-1, columns).permute(0, 3, 1, 2, 4)
+
+
+def softmax_rows(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float, rows: torch.Tensor
+) -> torch.Tensor:
+    """Compute attention for some queries alone.
+
+    Parameters
+    ----------
+    query, key, mask, scaling
+        As for `AttentionRows.take`.
+    rows : Tensor of int64, shape (sequences, rows)
+        Where the queries stand.
+
+    Returns
+    -------
+    Tensor of float32, shape (sequences, key heads, query heads a key head, rows, tokens)
+        Each row adds up to 1.
+    """
+    batch, query_heads = query.shape[:2]
+    key_heads, tokens = key.shape[1:3]
+    sequences = torch.arange(batch, device=query.device)[:, None]
+    # [sequences, rows, query heads, size] -> [sequences, key heads, heads a group × rows, size]
+    wanted = query.transpose(1, 2)[sequences, rows]
+    wanted = wanted.unflatten(2, (key_heads, query_heads // key_heads)).permute(0, 2, 3, 1, 4)
+    # In single precision, as the kernel that made the answer adds up: 16 bits would round shares by some percent.
+    logits = torch.matmul(wanted.flatten(2, 3).float(), key.float().transpose(2, 3)) * scaling
+    logits = logits.unflatten(2, (query_heads // key_heads, rows.shape[1]))
+    if mask is None:
+        logits = logits.masked_fill(
+            torch.arange(tokens, device=query.device) > rows[:, None, None, :, None], float("-inf")
+        )
+    else:
+        seen = mask[:, 0, :, :tokens].expand(batch, -1, -1)[sequences, rows][:, None, None]
+        logits = logits.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else logits + seen
+    shares: torch.Tensor = logits.softmax(dim=-1)
+    return shares
 
 
 def attention_forward(
@@ -117,14 +164,26 @@ def attention_forward(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    attention_rows: AttentionRows | None = None,
+    attention_rows: TakesLayers | None = None,
+    attention_graph: AttendsRows | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Do as transformers' sdpa; show ``attention_rows``, which comes with the model's arguments, the layer."""
+    """Do as transformers' sdpa; show the layer to what comes with the model's arguments.
+
+    Parameters
+    ----------
+    attention_rows : TakesLayers, optional
+        Looks on.
+    attention_graph : AttendsRows, optional
+        Has the last word on what comes out.
+    """
+    scaling: float = kwargs["scaling"]
     if attention_rows is not None:
-        attention_rows.take(module.layer_idx, query, key, attention_mask, kwargs["scaling"])
-    output: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output
+        attention_rows.take(module.layer_idx, query, key, attention_mask, scaling)
+    attended: torch.Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)[0]
+    if attention_graph is not None:
+        attended = attention_graph.attend(module.layer_idx, query, key, value, attention_mask, scaling, attended)
+    return attended, None
 
 
 AttentionInterface.register(IMPLEMENTATION, attention_forward)

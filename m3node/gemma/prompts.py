@@ -33,6 +33,23 @@ def prompt_ids(model: GemmaModel, question: str) -> list[int]:
         take one image and one question.
     """
     tokenizer: Any = model.tokenizer
+    ids: list[int] = tokenizer(prompt_text(model, question), add_special_tokens=False)["input_ids"]
+    number = tokenizer.convert_tokens_to_ids(tokenizer.image_token)
+    places = [place for place, token in enumerate(ids) if token == number]
+    if len(places) != model.sizes.tokens**2 or any(after - before != 1 for before, after in pairwise(places)):
+        raise ConfigError(f"the chat template of {model.identity.name} does not leave a place for one image")
+    return ids
+
+
+def prompt_text(model: GemmaModel, question: str) -> str:
+    """Write out what `prompt_ids` encodes, with the image's tokens in it.
+
+    Raises
+    ------
+    ConfigError
+        As `prompt_ids` does, except for the image's place.
+    """
+    tokenizer: Any = model.tokenizer
     for text in (question, model.profile.system):
         if found := [token for token in _own_tokens(tokenizer) if token in text]:
             raise ConfigError(f"a prompt may not hold the model's own token {found[0]!r}")
@@ -47,13 +64,7 @@ def prompt_ids(model: GemmaModel, question: str) -> list[int]:
         raise ConfigError(f"the chat template of {model.identity.name} does not take the question: {error}") from error
     # What transformers' own processor makes of the placeholder (processing_gemma3.py).
     image_words = tokenizer.image_token * model.sizes.tokens**2
-    prompt = prompt.replace(tokenizer.boi_token, f"\n\n{tokenizer.boi_token}{image_words}{tokenizer.eoi_token}\n\n")
-    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    number = tokenizer.convert_tokens_to_ids(tokenizer.image_token)
-    places = [place for place, token in enumerate(ids) if token == number]
-    if len(places) != model.sizes.tokens**2 or any(after - before != 1 for before, after in pairwise(places)):
-        raise ConfigError(f"the chat template of {model.identity.name} does not leave a place for one image")
-    return ids
+    return prompt.replace(tokenizer.boi_token, f"\n\n{tokenizer.boi_token}{image_words}{tokenizer.eoi_token}\n\n")
 
 
 def _own_tokens(tokenizer: Any) -> list[str]:

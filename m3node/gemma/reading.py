@@ -34,19 +34,23 @@ class Reading:
         For each wanted answer token, the share of attention that each image token got: shape (rows, tokens, tokens)
         with heads and layers averaged, else (rows, layers, heads, tokens, tokens). At most 1 over the image in all; the
         rest went to text. None when no layer was asked for.
+    words : ndarray of float32 or None
+        The same for the wanted tokens of the prompt: shape (rows, tokens), else (rows, layers, heads, tokens).
     """
 
     log_probs: npt.NDArray[np.float32]
     attention: npt.NDArray[np.float32] | None
+    words: npt.NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """What is read together: prompt, the answer's tokens, and the wanted ones' places in it."""
+    """What is read together: prompt, the answer's tokens, the wanted ones' places in it, and those of words asked."""
 
     prompt: _Ids
     answer: _Ids
     rows: _Ids
+    words: _Ids
 
 
 @torch.inference_mode()
@@ -58,6 +62,8 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
     rows: Sequence[Sequence[int]],
     layers: Sequence[int],
     heads: Heads = "mean",
+    *,
+    words: Sequence[Sequence[int]] = (),
 ) -> list[Reading]:
     """Read answers in one pass over prompt and answer each, with the answer given.
 
@@ -77,6 +83,9 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
     heads : Heads
         Average heads and layers (``mean``), or tell layers and heads apart: ``groups`` of query heads that share a key
         head, or ``all`` query heads.
+    words : sequence of sequence of int
+        For each prompt, places of other tokens than the image's whose share of attention is wanted, too; none at all
+        when empty.
 
     Returns
     -------
@@ -94,6 +103,8 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
         raise ValueError(
             f"{len(prompts)} prompts, {len(answers)} answers, {len(rows)} rows, {features.shape[0]} images"
         )
+    if words and len(words) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts, words of {len(words)}")
     if wrong := [layer for layer in layers if not 0 <= layer < model.sizes.language_layers]:
         raise ConfigError(
             f"the model has language layers 0 to {model.sizes.language_layers - 1}, none of number {wrong[0]}"
@@ -102,7 +113,10 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
     readings: dict[int, Reading] = {}
     lengths = [len(prompt) + len(answer.token_ids) for prompt, answer in zip(prompts, answers, strict=True)]
     for bucket in buckets(lengths):
-        asked = [_Asked(prompts[index], answers[index].token_ids, rows[index]) for index in bucket]
+        asked = [
+            _Asked(prompts[index], answers[index].token_ids, rows[index], words[index] if words else ())
+            for index in bucket
+        ]
         chosen = torch.tensor(bucket, device=features.device)
         readings.update(zip(bucket, _read(model, asked, features[chosen], layers, heads), strict=True))
     return [readings[index] for index in range(len(prompts))]
@@ -135,10 +149,17 @@ def _read(
     more = {} if wanted is None else {"attention_rows": wanted}
     hidden = read_in(model, batch, features, use_cache=False, **more)
     log_probs = _log_probs(model, hidden, starts, [one.answer for one in asked])
+    if wanted is None:
+        return [Reading(log_probs=found, attention=None, words=None) for found in log_probs]
     side = model.sizes.tokens
-    attention = None if wanted is None else wanted.result().unflatten(-1, (side, side)).cpu().numpy()
+    shares = wanted.result().cpu().numpy()
+    attention, words = shares[..., : side**2], shares[..., side**2 :]
     return [
-        Reading(log_probs=found, attention=None if attention is None else attention[at, : len(one.rows)])
+        Reading(
+            log_probs=found,
+            attention=attention[at, : len(one.rows)].reshape(len(one.rows), *attention.shape[2:-1], side, side),
+            words=words[at, : len(one.rows), ..., : len(one.words)],
+        )
         for at, (found, one) in enumerate(zip(log_probs, asked, strict=True))
     ]
 
@@ -146,17 +167,20 @@ def _read(
 def _places(
     model: GemmaModel, batch: PaddedBatch, asked: Sequence[_Asked], starts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where the wanted queries stand in the padded sequences, and where the images do."""
-    most = max(len(one.rows) for one in asked)
+    """Return where the wanted queries stand in the padded sequences, and where the images and wanted words do."""
+    most, most_words = max(len(one.rows) for one in asked), max(len(one.words) for one in asked)
     queries: list[list[int]] = []
     keys: list[list[int]] = []
     for one, before, start in zip(asked, batch.padding, starts, strict=True):
         if not all(0 <= row < len(one.answer) for row in one.rows):
             raise ValueError(f"an answer of {len(one.answer)} tokens has no row {max(one.rows)}")
+        if not all(0 <= place < len(one.prompt) for place in one.words):
+            raise ValueError(f"a prompt of {len(one.prompt)} tokens has no token {max(one.words)}")
         first, last = image_span(model, one.prompt)
-        # Fewer rows than others have are filled up with one that nobody looks at.
+        # Fewer rows or words than others have are filled up with one that nobody looks at.
         queries.append([start + row for row in one.rows] + [start] * (most - len(one.rows)))
-        keys.append(list(range(before + first, before + last)))
+        told = [before + place for place in one.words] + [start] * (most_words - len(one.words))
+        keys.append([*range(before + first, before + last), *told])
     return (
         torch.tensor(queries, dtype=torch.int64, device=model.device).reshape(len(asked), most),
         torch.tensor(keys, dtype=torch.int64, device=model.device),

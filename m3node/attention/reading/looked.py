@@ -21,7 +21,7 @@ class Looked:
     ended : bool
         It ended by itself, before the token limit.
     log_prob : float
-        Mean natural logarithm of the probabilities of the tokens that were read.
+        Mean natural logarithm of the probabilities of the tokens that were read; 0 where there are none.
     grid : ndarray of float32, shape (tokens, tokens)
         How the attention spreads over the image; at least 0, adds up to 1 (all alike where nothing could be read).
     area : tuple of float
@@ -29,17 +29,19 @@ class Looked:
     mode : Mode
         What the grid was made by.
     passed_over : tuple of str
-        For each mode that was tried before, its name and why its grid could not be used.
+        For each mode that was tried and whose grid could not be used, ``"<mode>: <why>"``. The last of them is ``mode``
+        itself where the grid is degenerate.
     degenerate : bool
         No mode gave a grid that says anything: the last one's is kept, and not to be trusted.
     image_share : float
-        Share of the tokens' attention that went to the image at all, 0…1, mean over the read tokens, layers and heads.
+        Share of the tokens' attention that went to the image at all, 0…1: mean over the read tokens and heads, and over
+        the layers with the plan's weights. 0 where nothing was read.
     tokens : tuple of str
-        The answer's tokens that were read.
+        The answer's tokens that were read; none where there was no answer, or no end to its thinking.
     terms : tuple of str
         The medical terms of the question that gate; empty where there are none.
     by_head : ndarray of float32 or None, shape (layers, heads or groups, tokens, tokens)
-        Share of attention, mean over the read tokens, as the plan asks.
+        Share of attention, mean over the read tokens, as the plan asks; None without tokens, too.
     """
 
     answer: str
