@@ -15,54 +15,19 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from m3node.delivery.entry import Entry, from_json, to_json
 from m3node.delivery.state import DeliveryState
-from m3node.durable import sync_folder, write_once, write_over
+from m3node.durable import sync_folder, write_over
 from m3node.errors import DeliveryError
 from m3node.layout import DataLayout
-from m3node.results.objects import ObjectKind, ResultObject
-from m3node.settings import Destination
 
 _log = logging.getLogger(__name__)
-
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-
-# The SRs refer to the SEG: a viewer that opens a report as soon as it arrives must find its segments. What explains an
-# answer comes behind it, since it is large.
-_KINDS: dict[str, tuple[ObjectKind, ...]] = {
-    "comprehensive3d": (
-        ObjectKind.SEGMENTATION,
-        ObjectKind.REPORT,
-        ObjectKind.VOLUMES,
-        ObjectKind.PRESENTATION,
-        ObjectKind.ATTENTION_CAPTURE,
-        ObjectKind.ATTENTION_MAP,
-    ),
-    "enhanced": (
-        ObjectKind.SEGMENTATION,
-        ObjectKind.REPORT_ENHANCED,
-        ObjectKind.VOLUMES_ENHANCED,
-        ObjectKind.PRESENTATION,
-        ObjectKind.ATTENTION_CAPTURE,
-        ObjectKind.ATTENTION_MAP,
-    ),
-}
-_ENHANCED_OF = {
-    ObjectKind.REPORT: ObjectKind.REPORT_ENHANCED,
-    ObjectKind.VOLUMES: ObjectKind.VOLUMES_ENHANCED,
-}
-
-
-def kinds_for(destination: Destination) -> tuple[ObjectKind, ...]:
-    """Return the kinds of object that a destination gets, in the order in which they are sent."""
-    return _KINDS[destination.sr]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,89 +71,6 @@ def box_of(layout: DataLayout, destination: str) -> Box:
     return Box(layout.outbox / destination)
 
 
-def enqueue(
-    layout: DataLayout,
-    run: str,
-    objects: Sequence[ResultObject],
-    destinations: Sequence[Destination],
-    *,
-    priority: str = "routine",
-) -> tuple[Entry, ...]:
-    """Let a run's objects wait for each destination; once it returns, they go even after a power cut.
-
-    Calling it again for the same run adds only what is missing: an object that waits, was sent or was set aside is
-    not queued twice.
-
-    Parameters
-    ----------
-    layout : DataLayout
-        The data folder; the objects lie in it.
-    run : str
-        Name of the run's folder in ``results/``.
-    objects : sequence of ResultObject
-        What the run built; a destination gets the kinds that it wants (`kinds_for`).
-    destinations : sequence of Destination
-        Who gets them (`m3node.delivery.routing.routed` says who gets what).
-    priority : str
-        ``routine`` or ``stat``, as the manifest has it.
-
-    Returns
-    -------
-    tuple of Entry
-        Those that wait now for the first time, in the order in which they are sent.
-
-    Raises
-    ------
-    DeliveryError
-        An object lies outside the data folder, or a destination wants Enhanced SR and none was built.
-    """
-    if not _RUN.fullmatch(run):
-        raise DeliveryError(f"{run!r} cannot name a run", retryable=False)
-    queued_at = time.time()
-    new: list[Entry] = []
-    built = {item.kind: item for item in objects}
-    for destination in destinations:
-        box = box_of(layout, destination.name)
-        box.create()
-        wanted = kinds_for(destination)
-        for plain, enhanced in _ENHANCED_OF.items():
-            if enhanced in wanted and plain in built and enhanced not in built:
-                raise DeliveryError(
-                    f"destination {destination.name} wants Enhanced SR, but run {run} built no {enhanced.value}",
-                    retryable=False,
-                )
-        for order, kind in enumerate(wanted):
-            if kind not in built:
-                continue
-            entry = _entry(layout, run, built[kind], destination.name, order=order, queued_at=queued_at)
-            entry = replace(entry, priority=priority)
-            if not box.holds(entry.name) and write_once(box.file(entry.name), to_json(entry)):
-                new.append(entry)
-    return tuple(new)
-
-
-def _entry(
-    layout: DataLayout, run: str, item: ResultObject, destination: str, *, order: int, queued_at: float
-) -> Entry:
-    try:
-        path = item.path.resolve().relative_to(layout.root.resolve())
-    except ValueError as error:
-        raise DeliveryError(f"object {item.sop_instance_uid} lies outside the data folder", retryable=False) from error
-    return Entry(
-        name=f"{run}.{item.kind.value}",
-        destination=destination,
-        run=run,
-        kind=item.kind.value,
-        order=order,
-        path=path.as_posix(),
-        sha256=item.sha256,
-        sop_class_uid=item.sop_class_uid,
-        sop_instance_uid=item.sop_instance_uid,
-        study_instance_uid=item.study_instance_uid,
-        queued_at=queued_at,
-    )
-
-
 def waiting(box: Box, run: str = "") -> tuple[Entry, ...]:
     """Return what waits for a destination, or what waits of one run, in the order in which it is sent.
 
@@ -203,8 +85,8 @@ def read_entry(box: Box, name: str) -> Entry | None:
     if _is_filed(box, name):
         if not box.file(name).exists():
             return None
-        with _held(box):
-            # Asked once more: somebody may have it wait again since (`requeue`), and it must not be lost for that.
+        with held(box):
+            # Asked once more: somebody may have let it wait again since (`recall.requeue`), and it must not be lost.
             if _is_filed(box, name):
                 box.file(name).unlink(missing_ok=True)  # filed already; a kill came before this name was removed
     return _read(box, name)
@@ -256,7 +138,7 @@ def rewrite(box: Box, was: Entry, entry: Entry) -> bool:
     bool
         False when the file no longer says `was`: a report or a cancellation came first, and counts.
     """
-    with _held(box):
+    with held(box):
         if not _says(box, was):
             return False
         write_over(box.file(entry.name), to_json(entry))
@@ -266,7 +148,7 @@ def rewrite(box: Box, was: Entry, entry: Entry) -> bool:
 def finish(box: Box, was: Entry, entry: Entry) -> bool:
     """File an entry under ``sent/`` or, when it is not there by its state, ``aside/``; otherwise as `rewrite`."""
     folder = box.sent if entry.state in (DeliveryState.SENT, DeliveryState.CONFIRMED) else box.aside
-    with _held(box):
+    with held(box):
         if not _says(box, was):
             return False
         _file(box, entry, folder)
@@ -279,8 +161,8 @@ def _says(box: Box, was: Entry) -> bool:
 
 
 @contextmanager
-def _held(box: Box) -> Iterator[None]:
-    """Keep everybody else from changing the box's entries; held for a read and a write, never while a peer is asked."""
+def held(box: Box) -> Iterator[None]:
+    """Keep everybody else from changing a box's entries; for a read and a write, never while a peer is asked."""
     # A file that is opened for writing, because NFS gives no exclusive lock on another.
     handle = os.open(box.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -294,7 +176,7 @@ def file_sent(box: Box, entry: Entry, state: DeliveryState = DeliveryState.SENT)
     """File an entry that the destination has, also when it was cancelled while it was on the wire."""
     now = time.time()
     done = replace(entry, state=state, stored_at=entry.stored_at or now, failing_since=0.0).finished("", now)
-    with _held(box):
+    with held(box):
         _file(box, done, box.sent)
     return done
 
@@ -339,96 +221,6 @@ def put_off(
     failing_since = entry.failing_since or since or time.time()
     later = replace(entry.tried(error, not_before), state=state, failing_since=failing_since)
     return later if rewrite(box, entry, later) else as_filed(box, entry)
-
-
-def cancel(layout: DataLayout, run: str, reason: str) -> tuple[Entry, ...]:
-    """Take back what still waits to be sent of a run, for every destination: a newer generation has taken its place.
-
-    What a destination has already, and only its commitment is awaited, stays.
-
-    Returns
-    -------
-    tuple of Entry
-        The deliveries that were cancelled.
-    """
-    cancelled: list[Entry] = []
-    if not layout.outbox.is_dir():
-        return ()
-    for folder in sorted(path for path in layout.outbox.iterdir() if path.is_dir()):
-        box = Box(folder)
-        taken_back = [_cancel(box, entry, reason) for entry in waiting(box, run)]
-        cancelled += [entry for entry in taken_back if entry is not None]
-    return tuple(cancelled)
-
-
-def cancel_one(layout: DataLayout, destination: str, name: str, reason: str) -> Entry | None:
-    """Take back one delivery that waits to be sent, or dismiss a dead letter; None when it is neither.
-
-    Raises
-    ------
-    DeliveryError
-        Its file is damaged.
-    """
-    box = box_of(layout, destination)
-    cancelled = _cancel(box, read_entry(box, name), reason)
-    if cancelled is not None:
-        return cancelled
-    aside = box.aside / f"{name}.json"
-    with _held(box):
-        try:
-            dead = from_json(aside.read_bytes())
-        except FileNotFoundError:
-            return None
-        if dead.state is not DeliveryState.DEAD:
-            return None
-        dismissed = replace(dead, state=DeliveryState.CANCELLED, last_error=f"{reason}; it was dead: {dead.last_error}")
-        write_over(aside, to_json(dismissed))
-    return dismissed
-
-
-def requeue(layout: DataLayout, destination: str, name: str) -> Entry | None:
-    """Let an entry that was set aside wait again, to be sent at once; None when there is none.
-
-    Its attempts are kept, and the time of its failures begins anew.
-
-    Raises
-    ------
-    DeliveryError
-        Its file is damaged.
-    """
-    box = box_of(layout, destination)
-    aside = box.aside / f"{name}.json"
-    with _held(box):
-        try:
-            entry = from_json(aside.read_bytes())
-        except FileNotFoundError:
-            return None
-        again = replace(
-            entry,
-            state=DeliveryState.WAITING,
-            not_before=0.0,
-            failing_since=0.0,
-            finished_at=0.0,
-            stored_at=0.0,
-            transaction_uid="",
-            requested_at=0.0,
-        )
-        write_over(aside, to_json(again))
-        box.starts(name).unlink(missing_ok=True)  # a kill may have left them
-        os.replace(aside, box.file(name))
-        for folder in (box.folder, box.aside):
-            sync_folder(folder)
-    return again
-
-
-def _cancel(box: Box, entry: Entry | None, reason: str) -> Entry | None:
-    """Take an entry back, whatever an attempt writes down meanwhile; None when it is not to be sent any more."""
-    while entry is not None and entry.state is not DeliveryState.STORED:
-        done = replace(entry, state=DeliveryState.CANCELLED).finished(reason, time.time())
-        if finish(box, entry, done):
-            return done
-        entry = read_entry(box, entry.name)
-    return None
 
 
 def _file(box: Box, entry: Entry, folder: Path) -> None:

@@ -47,7 +47,7 @@ def routed(
 ) -> tuple[tuple[Destination, tuple[ResultObject, ...]], ...]:
     """Return each destination that gets something of a run, with what it gets.
 
-    `m3node.delivery.outbox.enqueue` leaves out of it the form of report that the destination does not take.
+    `m3node.delivery.queueing.enqueue` leaves out of it the form of report that the destination does not take.
     """
     pairs = []
     for destination in settings.destinations:

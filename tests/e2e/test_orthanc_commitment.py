@@ -13,7 +13,8 @@ from fake_pacs import make_run
 from m3node.delivery.address import Peer
 from m3node.delivery.commitment import act_on_reports, after_store
 from m3node.delivery.entry import Entry, from_json
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.queueing import enqueue
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable

@@ -10,7 +10,7 @@ from orthanc import start_orthanc
 from fake_pacs import CLASS_OF, make_run
 from m3node.cli.main import main
 from m3node.delivery.courier import Courier
-from m3node.delivery.outbox import enqueue
+from m3node.delivery.queueing import enqueue
 from m3node.delivery.rounds import Round, deliver_due
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind

@@ -14,7 +14,8 @@ from orthanc import DICOMWEB_PLUGIN, Orthanc, start_orthanc
 from conftest import missing
 from fake_pacs import make_run
 from m3node.delivery.courier import Courier
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.queueing import enqueue
 from m3node.delivery.rounds import Round, deliver_due
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind, ResultObject

@@ -12,7 +12,9 @@ import pytest
 from housekeeping import HOUR, KIND, House
 from ledgers import opened_ledger, rows_of
 from m3node.delivery.entry import Entry
-from m3node.delivery.outbox import box_of, enqueue, requeue, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.queueing import enqueue
+from m3node.delivery.recall import requeue
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
 from m3node.errors import DatabaseError

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fake_pacs import make_run
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.queueing import enqueue
 from m3node.delivery.routing import destinations_for, routed
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind

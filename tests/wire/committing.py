@@ -17,7 +17,8 @@ from pynetdicom.presentation import build_context
 from fake_pacs import FakePacs, make_run
 from m3node.delivery.commitment import act_on_reports, after_store
 from m3node.delivery.entry import Entry, from_json
-from m3node.delivery.outbox import box_of, enqueue
+from m3node.delivery.outbox import box_of
+from m3node.delivery.queueing import enqueue
 from m3node.evaluation.ct_writer import seeded_uid
 from m3node.intake.receive.commitment import Committed, NotCommitted, Report, keep_report
 from m3node.layout import DataLayout

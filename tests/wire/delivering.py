@@ -13,7 +13,8 @@ from fake_pacs import make_run
 from m3node.delivery import rounds
 from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry, from_json
-from m3node.delivery.outbox import box_of, enqueue, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.queueing import enqueue
 from m3node.delivery.rounds import Round, deliver_due
 from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import Dispatcher, Work

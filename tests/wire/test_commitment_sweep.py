@@ -22,7 +22,8 @@ from fake_pacs import fake_pacs
 from m3node.delivery import commitment, commitment_reports
 from m3node.delivery.commitment import after_store, review_stored
 from m3node.delivery.entry import Entry, to_json
-from m3node.delivery.outbox import Box, box_of, cancel, rewrite, waiting
+from m3node.delivery.outbox import Box, box_of, rewrite, waiting
+from m3node.delivery.recall import cancel
 from m3node.delivery.state import DeliveryState
 from m3node.intake.receive.commitment import acted_file, forget_reports, report_file
 from m3node.layout import DataLayout

@@ -17,7 +17,8 @@ from delivering import QUICK, RUN, SEG, aside, courier_for, go, left, queue, que
 
 from fake_pacs import FakePacs, fake_pacs
 from m3node.delivery.attempt import attempt
-from m3node.delivery.outbox import box_of, file_sent, requeue, rewrite
+from m3node.delivery.outbox import box_of, file_sent, rewrite
+from m3node.delivery.recall import requeue
 from m3node.delivery.rounds import Round, deliver_due
 from m3node.delivery.starts import starts_left
 from m3node.delivery.store_scu import StoreAssociation

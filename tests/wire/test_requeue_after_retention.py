@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from m3node.delivery.outbox import box_of, cancel_one, waiting
+from m3node.delivery.outbox import box_of, waiting
+from m3node.delivery.recall import cancel_one
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.intake.keeper.index import Index, header_line
 from m3node.intake.keeper.purging import purge

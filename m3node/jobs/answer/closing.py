@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from m3node.delivery.entry import Entry
-from m3node.delivery.outbox import cancel, enqueue, kinds_for
+from m3node.delivery.queueing import enqueue, kinds_for
+from m3node.delivery.recall import cancel
 from m3node.delivery.routing import routed
 from m3node.errors import ResultError
 from m3node.faults import fault_point

@@ -6,7 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from m3node.delivery import outbox
+from m3node.delivery import recall
+from m3node.delivery.outbox import box_of
 from m3node.delivery.state import DeliveryState
 from m3node.durable import sync_folder
 from m3node.errors import DeliveryError, M3NodeError, ResultError
@@ -96,7 +97,7 @@ class Actions:
         """
         self._check_delivery(destination, name)
         self._check_wanted(destination, name)
-        entry = outbox.requeue(self._layout, destination, name)
+        entry = recall.requeue(self._layout, destination, name)
         if entry is None:
             raise Refused(f"no delivery {name} to {destination} is set aside; see m3node jobs --dead")
         self._ledger.note_entry(entry)
@@ -122,7 +123,7 @@ class Actions:
             starts.ask_to_cancel(folder, reason)
         if (folder / RECORD).exists():  # perhaps since just now: then nobody looks at the wish any more
             starts.forget(folder)
-            taken_back = outbox.cancel(self._layout, run, reason)
+            taken_back = recall.cancel(self._layout, run, reason)
             for entry in taken_back:
                 self._ledger.note_entry(entry)
             if not taken_back:
@@ -150,7 +151,7 @@ class Actions:
             No such delivery waits or is set aside.
         """
         self._check_delivery(destination, name)
-        entry = outbox.cancel_one(self._layout, destination, name, reason)
+        entry = recall.cancel_one(self._layout, destination, name, reason)
         if entry is None:
             raise Refused(f"no delivery {name} waits for {destination} or is set aside")
         self._ledger.note_entry(entry)
@@ -198,7 +199,7 @@ class Actions:
     def _check_wanted(self, destination: str, name: str) -> None:
         """Refuse an object that is gone, or of an older generation: an archive must not get it after the newer one."""
         try:
-            entry = read_entry(outbox.box_of(self._layout, destination).aside / f"{name}.json", "aside")
+            entry = read_entry(box_of(self._layout, destination).aside / f"{name}.json", "aside")
         except (OSError, DeliveryError):
             return  # there is none, or it is damaged: who moves it back says so
         if not (self._layout.root / entry.path).exists():
