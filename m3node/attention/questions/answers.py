@@ -1,0 +1,93 @@
+"""When two answers say the same, and when an answer is right."""
+
+from __future__ import annotations
+
+import re
+
+from m3node.attention.questions.polarity import (
+    NO,
+    OUTRIGHT,
+    UNKNOWN,
+    YES,
+    asks_yes_or_no,
+    clauses,
+    plain_words,
+    polarity,
+    sentences,
+)
+
+_ANSWER = re.compile(r"\b(?:answer is|answer\s*:)[\s:*_\"'(]*", re.IGNORECASE)
+
+_NO_CLAIM = re.compile(
+    r"\b(?:no|not|none|neither|nor|never|without|absent|absence|negative|excluded|free|unlikely|or)\b"
+)
+"""What keeps the words beside it from being a claim."""
+
+
+def normalise_answer(text: str, *, question: str = "", baseline: str = "") -> str:
+    """Bring an answer to the form in which answers are compared.
+
+    Parameters
+    ----------
+    text : str
+        An answer as it was given.
+    question, baseline : str, optional
+        What was asked, and what that is a variant of. To a question for yes or no "There is a small effusion." is a
+        yes; to another one such words are the answer. Where nothing is given, only what says no more is a yes.
+
+    Returns
+    -------
+    str
+        ``yes``, ``no`` or ``unknown``; else the words in lower case, without punctuation and articles. Empty when there
+        are none.
+    """
+    asked = [wording for wording in (question, baseline) if wording.strip()]
+    return _normalised(text, asked, closed=any(map(asks_yes_or_no, asked)) if asked else None)
+
+
+def same_answer(one: str, other: str, *, question: str = "", baseline: str = "") -> bool:
+    """Whether two answers say the same, by `normalise_answer`."""
+    first, second = (normalise_answer(text, question=question, baseline=baseline) for text in (one, other))
+    return first == second
+
+
+def is_correct(answer: str, truth: str, *, question: str = "", baseline: str = "") -> bool | None:
+    """Whether an answer is right.
+
+    Where the truth is yes, no or unknown, the answer has to say that. Otherwise both have to be the same words, or the
+    truth's words stand together in a clause of the answer that neither negates nor leaves a choice.
+
+    Parameters
+    ----------
+    answer, truth : str
+        As they were given.
+    question, baseline : str, optional
+        As for `normalise_answer`.
+
+    Returns
+    -------
+    bool or None
+        None where there is no truth.
+    """
+    right = normalise_answer(truth, question=question, baseline=baseline)
+    if not right:
+        return None
+    asked = [wording for wording in (question, baseline) if wording.strip()]
+    if right in {YES, NO, UNKNOWN}:
+        return _normalised(answer, asked, closed=True) == right
+    right = plain_words(truth)
+    if plain_words(answer) == right:
+        return True
+    wanted = re.compile(rf"(?<!\S){re.escape(right)}(?!\S)")
+    return any(
+        wanted.search(clause) and not _NO_CLAIM.search(wanted.sub(" ", clause))
+        for sentence in sentences(answer)
+        for clause in clauses(sentence)
+    )
+
+
+def _normalised(text: str, asked: list[str], *, closed: bool | None) -> str:
+    behind = _ANSWER.split(text)[-1]
+    text = behind if plain_words(behind) else text
+    words = plain_words(text)
+    return OUTRIGHT.get(words) or polarity(text, asked, closed=closed) or words

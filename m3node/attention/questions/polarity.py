@@ -1,0 +1,188 @@
+"""What a sentence says to a question for yes or no: the table of rules, in the order in which they are asked.
+
+Every rule is about whole words: "know" holds no "no", "abnormal" no "normal". The rules know English only, and read
+what is said, not what is true. docs/attention.md shows each with examples.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+YES: Final = "yes"
+NO: Final = "no"
+UNKNOWN: Final = "unknown"
+
+OUTRIGHT: Final = {
+    **dict.fromkeys(("yes", "y", "yeah", "yep", "true", "correct", "affirmative", "positive", "present"), YES),
+    **dict.fromkeys(("no", "n", "nope", "false", "incorrect", "negative", "absent", "none", "nil"), NO),
+    **dict.fromkeys(("unknown", "unsure", "uncertain", "unclear", "indeterminate", "equivocal", "maybe"), UNKNOWN),
+}
+"""What a whole answer may consist of."""
+
+_CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "present", "absent", "none", "nil"}}
+"""What decides a sentence where it stands alone between commas, colons or full stops: "No, but …", "Effusion: no"."""
+
+_BE = r"(?:is|are|was|were|been|has|have|had|do|does|did|can|could|should|would)"
+_SEEN = (
+    r"(?:present|seen|visible|visuali[sz]ed|identified|noted|evident|apparent|detected|observed"
+    r"|demonstrated|found|there)"
+)
+
+_NOT_MEANT = re.compile(
+    r"\b(?:(?:no|without) doubt|not (?:only|just|merely)|with or without|(?:no|without) (?:\w+ ){0,2}changes?)\b"
+)
+"""Holds a negation and denies nothing: taken out before anything else is looked for."""
+
+_UNDECIDED = re.compile(
+    r"\b(?:"
+    r"(?:can|could|may) not (?:\w+ )?(?:be )?(?:\w+ )?"
+    r"(?:excluded?|rule out|ruled out|determined?|tell|say|said|assess|assessed|evaluated?|answer|answered"
+    r"|confirm|confirmed|concluded?|judged?)"
+    r"|can not (?:see|view|access|open) (?:\w+ )?(?:images?|x|radiographs?|pictures?|scans?)"
+    r"|not (?:\w+ )?(?:excluded|ruled out|sure|certain|known)|it is not (?:\w+ )?clear|not clear (?:if|whether|from)"
+    r"|(?:do|does) not know|not (?:possible|able) to"
+    r"|impossible to|unable to|no way to|insufficient|not enough (?:information|detail|evidence)"
+    r"|difficult to (?:say|tell|determine|assess)"
+    r"|unknown|unsure|uncertain|unclear|indeterminate|equivocal|inconclusive"
+    r")\b"
+)
+"""That nothing can be said, or that it cannot be excluded: goes for the whole sentence."""
+
+_PERHAPS = re.compile(r"\b(?:maybe|perhaps|possible|possibly|might|(?:may|could) (?:be|represent))\b")
+
+_DENIES = re.compile(
+    rf"\b(?:no|none|neither|nor|never|{_BE} not|not (?:\w+ ){{0,2}}{_SEEN}|{_BE} (?:\w+ )?absent|absence of"
+    r"|negative for|free (?:of|from)|(?:is|are|was|were|been) (?:\w+ )?(?:excluded|ruled out))\b"
+    r"|^(?:without|not|absent|false|incorrect)\b"
+)
+
+_NOTHING_THERE = re.compile(rf"^(?:there {_BE} )?(?:no|none|neither|not|without|absent|negative)\b|\bnot {_SEEN}\b")
+"""To a question for more than yes or no: that there is nothing of it. "The right one is not affected" is not that."""
+
+_IS_THERE = re.compile(rf"\b{_BE} (?:\w+ ){{0,2}}{_SEEN}$|^(?:positive for|evidence of)\b")
+"""That something is there, and nothing more."""
+
+_STATES = re.compile(
+    rf"\b(?:there {_BE}|{_BE} (?:\w+ ){{0,2}}{_SEEN}|shows?|demonstrates?|reveals?|exhibits?|indicates?|suggests?"
+    r"|consistent with|compatible with|suggestive of|indicative of|evidence of)\b"
+)
+"""That something is there, with more about it."""
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|;\s*")
+_CLAUSE = re.compile(r",\s+|:\s+|\b(?:but|however|although|though|while|whereas)\b|\s[–—-]\s", re.IGNORECASE)
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|(?:[^\W\d_][\u0300-\u036f]*)+")
+_ARTICLE = re.compile(r"\b(?:a|an|the) (?=\w)")
+
+_YES_OR_NO = re.compile(
+    r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|any)\b|.*\b(?:whether|if)\b"
+)
+_NO_TOPIC = frozenset(
+    """
+    is are was were do does did has have had can could will would should may might any be been whether if or not and of
+    in on at to for from with by this that these those there here it its you your we i me us see seen show shown shows
+    tell say find found look looks looking visible present identify identified evident apparent detect detected observe
+    observed evidence sign signs indication finding findings image images picture radiograph xray x ray film scan ct
+    chest patient patients please state answer question what which where who how many much yes no as than some suggest
+    suggests
+    """.split()  # noqa: SIM905 - a hundred quotes would hide the words
+)
+"""Words of a question that do not say what it is about."""
+
+
+def plain_words(text: str) -> str:
+    """Words in lower case, one space apart; no punctuation, no articles but at the end, "not" written out."""
+    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    text = re.sub(r"\bcan't\b|\bcannot\b", "can not", text)
+    text = re.sub(r"\bwon't\b", "will not", text)
+    text = re.sub(r"n't\b", " not", text)
+    return _ARTICLE.sub("", " ".join(_WORD.findall(text)))
+
+
+def sentences(text: str) -> list[str]:
+    """Split a text into those that hold a word; questions that it repeats are none of them."""
+    every = [sentence for sentence in _SENTENCE.split(text) if plain_words(sentence)]
+    return [sentence for sentence in every if not sentence.rstrip().endswith("?")] or every
+
+
+def clauses(sentence: str) -> list[str]:
+    """What stands between commas and words such as "but", as plain words, less what only looks like a negation."""
+    plain = (_NOT_MEANT.sub(" ", plain_words(clause)) for clause in _CLAUSE.split(sentence))
+    return [" ".join(clause.split()) for clause in plain if clause.strip()]
+
+
+def asks_yes_or_no(question: str) -> bool:
+    """Whether a question is for yes or no: by its first word, or "whether"; not where it leaves a choice (a or b?)."""
+    words = plain_words(question)
+    return bool(_YES_OR_NO.match(words)) and not re.search(r"\bor\b(?! not\b)", words)
+
+
+def topics(text: str) -> frozenset[str]:
+    """What a text is about: its words, in the singular, less those that any question may have."""
+    return frozenset(_singular(word) for word in plain_words(text).split() if word not in _NO_TOPIC)
+
+
+def polarity(text: str, asked: Iterable[str], *, closed: bool | None) -> str:
+    """Say whether a text means yes, no, or that it is not known.
+
+    Parameters
+    ----------
+    text : str
+        An answer.
+    asked : iterable of str
+        The question, in as many wordings as there are. Clauses that share a word with it go before those that do not.
+    closed : bool or None
+        Whether it was for yes or no; None when that is not known.
+
+    Returns
+    -------
+    str
+        `YES`, `NO`, `UNKNOWN`; empty when it says none of them.
+    """
+    every = [found for sentence in sentences(text) if (found := clauses(sentence))]
+    if not every:
+        return ""
+    if every[0][0] in _CLEAR:
+        return _CLEAR[every[0][0]]
+    about = [words for question in asked if (words := topics(question))]
+    if closed is False:
+        return _of_sentence(every[0], about, closed=closed)  # what is not there may well be mentioned further on
+    near = [sentence for sentence in every if any(_touches(clause, about) for clause in sentence)]
+    return next((said for sentence in near or every if (said := _of_sentence(sentence, about, closed=closed))), "")
+
+
+def _of_sentence(sentence: list[str], about: list[frozenset[str]], *, closed: bool | None) -> str:
+    alone = next((_CLEAR[clause] for clause in sentence if clause in _CLEAR), "")
+    if alone:
+        return alone
+    if any(_UNDECIDED.search(clause) for clause in sentence):
+        return UNKNOWN
+    near = [clause for clause in sentence if _touches(clause, about)]
+    return next((said for clause in near or sentence if (said := _of_clause(clause, about, closed=closed))), "")
+
+
+def _of_clause(clause: str, about: list[frozenset[str]], *, closed: bool | None) -> str:
+    if re.match(r"yes\b", clause):
+        return YES
+    if _PERHAPS.search(clause):
+        return UNKNOWN
+    if (_NOTHING_THERE if closed is False else _DENIES).search(clause):
+        return NO
+    if closed is False:
+        return ""
+    if _IS_THERE.search(clause):
+        return YES
+    repeats = any(words <= topics(clause) for words in about)
+    return YES if closed and (repeats or _STATES.search(clause)) and (not about or _touches(clause, about)) else ""
+
+
+def _touches(clause: str, about: list[frozenset[str]]) -> bool:
+    return any(words & topics(clause) for words in about)
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "is", "us")) else word
