@@ -10,8 +10,8 @@ DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 CHAOS_FLAGS ?=
-# One core is left to the nodes and archives that the tests start; 0 runs the tests one after the other, for --pdb.
-PYTEST_WORKERS ?= $(shell cores=$$(nproc); echo $$((cores > 3 ? cores - 1 : 2)))
+# Many tests wait for nodes and archives that they start, so all cores have work; 0 runs them one after the other, for --pdb.
+PYTEST_WORKERS ?= $(shell nproc)
 # One thread for arithmetic in each of those processes: on a busy machine, threads that wait for each other cost the small
 # models of the tests many times what they save.
 PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder

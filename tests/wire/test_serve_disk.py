@@ -107,7 +107,8 @@ def test_received_pixels_go_when_their_results_have_arrived_and_what_comes_again
             node.send(*files[:-1])
             node.until(lambda: in_spool(node, one(1)) == 0)
             node.send(files[-1])
-            node.until(lambda: list(node.layout.results.glob(f"{one(1)}.g0.*")))
+            # The folder is there before what it is for.
+            node.until(lambda: list(node.layout.results.glob(f"{one(1)}.g0.*/findings.json")))
             (refused,) = node.layout.results.glob(f"{one(1)}.g0.*")
             assert node.findings(refused.name)["rejection"]["reason"] == "earlier-purged"
             assert [path.stem for path in node.layout.manifests.iterdir()] == [run]
