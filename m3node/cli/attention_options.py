@@ -12,20 +12,21 @@ from m3node.cli.options import count
 from m3node.settings import MedGemmaSettings, load
 
 if TYPE_CHECKING:
+    from m3node.attention.output.setup import Setup
     from m3node.attention.reading.looker import Looker
 
 BODIES = ("auto", "xray", "ct", "liver", "none")
 """Values of ``m3node.attention.images.body.BodyKind``, which is not imported for ``--help``."""
 
 
-def add_questions(parser: argparse.ArgumentParser) -> None:
-    """Add the table, the folders, and what is taken of the table."""
+def add_questions(parser: argparse.ArgumentParser, *, counted: str = "questions") -> None:
+    """Add the table, the folders, and what is taken of the table; ``--limit`` is about what is ``counted``."""
     parser.add_argument("questions", type=Path, metavar="QUESTIONS.csv", help="table of questions (docs/attention.md)")
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR", help="folder below which the images are found by dicom_id"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; made when absent")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N questions of the table")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help=f"only the first N {counted} of the table")
     parser.add_argument("--resume", action="store_true", help="go on in DIR; what is whole is not done again")
     parser.add_argument(
         "--column",
@@ -114,8 +115,8 @@ def model_settings(arguments: argparse.Namespace) -> MedGemmaSettings:
     return load(arguments.config, flags).detector.medgemma
 
 
-def make_looker(arguments: argparse.Namespace) -> Looker:
-    """Load the model and what reads its attention, as the flags say.
+def make_looker(arguments: argparse.Namespace) -> tuple[Looker, Setup]:
+    """Load the model and what reads its attention, as the flags say, with what results say of both.
 
     Raises
     ------
@@ -124,7 +125,8 @@ def make_looker(arguments: argparse.Namespace) -> Looker:
     """
     settings = model_settings(arguments)
     with needs_extra("attention"):
-        from m3node.attention.questions.terms import load_terms  # noqa: PLC0415 - keeps --help quick
+        from m3node.attention.output.setup import Setup  # noqa: PLC0415 - keeps --help quick
+        from m3node.attention.questions.terms import load_terms  # noqa: PLC0415
         from m3node.attention.reading.layers import choose_layers  # noqa: PLC0415
         from m3node.attention.reading.looker import Looker  # noqa: PLC0415
         from m3node.attention.reading.plan import ReadingPlan  # noqa: PLC0415
@@ -141,7 +143,7 @@ def make_looker(arguments: argparse.Namespace) -> Looker:
         answer_tokens=arguments.answer_tokens,
         max_new_tokens=arguments.max_new_tokens,
     )
-    return Looker(model, plan, terms)
+    return Looker(model, plan, terms), Setup.of(model, plan, terms.terms, arguments.body)
 
 
 def column_names(arguments: argparse.Namespace) -> dict[str, str]:
