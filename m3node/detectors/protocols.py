@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -264,4 +264,19 @@ class CropDetector(Protocol):
 
         ``volume`` and ``region`` are there for what a crop cannot tell, such as the liver's own HU distribution.
         """
+        ...
+
+
+Answered = Callable[[int], None]
+"""Called, again and again, with how many of the views are answered; what it raises ends the work."""
+
+
+@runtime_checkable
+class TellsAnswered(Protocol):
+    """A crop detector that answers so many views together that it is asked to tell in between how far it is."""
+
+    def look_telling(
+        self, views: Iterable[View], volume: CTVolume, region: LiverRegion, answered: Answered
+    ) -> Iterator[ViewResult]:
+        """Do as `CropDetector.look`, and tell while none of a batch's results can be given yet."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,12 @@ def end_tokens(model: GemmaModel) -> frozenset[int]:
 
 
 def generate(
-    model: GemmaModel, prompts: Sequence[Sequence[int]], features: torch.Tensor, *, max_new_tokens: int
+    model: GemmaModel,
+    prompts: Sequence[Sequence[int]],
+    features: torch.Tensor,
+    *,
+    max_new_tokens: int,
+    ended: Callable[[int], None] | None = None,
 ) -> list[Answer]:
     """Answer prompts, each about one image, always with the likeliest token.
 
@@ -100,6 +105,8 @@ def generate(
         From `m3node.gemma.encoder.image_features`.
     max_new_tokens : int
         An answer that has not ended by then is cut off.
+    ended : callable, optional
+        Told, every few tokens, how many answers have ended; what it raises ends the work.
 
     Returns
     -------
@@ -110,9 +117,14 @@ def generate(
     if len(prompts) != features.shape[0]:
         raise ValueError(f"{len(prompts)} prompts, but features of {features.shape[0]} images")
     answers: dict[int, Answer] = {}
+
+    def told(more: int) -> None:
+        if ended is not None:
+            ended(len(answers) + more)
+
     for bucket in buckets([len(prompt) for prompt in prompts]):
         chosen = torch.tensor(bucket, device=features.device)
-        batch = _generate(model, [prompts[index] for index in bucket], features[chosen], max_new_tokens)
+        batch = _generate(model, [prompts[index] for index in bucket], features[chosen], max_new_tokens, told)
         answers.update(zip(bucket, batch, strict=True))
     return [answers[index] for index in range(len(prompts))]
 
@@ -173,7 +185,11 @@ def read_in(model: GemmaModel, batch: PaddedBatch, features: torch.Tensor, **mor
 
 @torch.inference_mode()
 def _generate(
-    model: GemmaModel, prompts: Sequence[Sequence[int]], features: torch.Tensor, max_new_tokens: int
+    model: GemmaModel,
+    prompts: Sequence[Sequence[int]],
+    features: torch.Tensor,
+    max_new_tokens: int,
+    told: Callable[[int], None],
 ) -> list[Answer]:
     network: Any = model.network
     config: Any = network.config.text_config
@@ -201,6 +217,7 @@ def _generate(
             break
         if (step + 1) % look_every == 0:
             going = (~ended).nonzero()[:, 0]
+            told(count - going.numel())
             if going.numel() == 0:
                 break
             if going.numel() <= _FEWER * ended.numel():

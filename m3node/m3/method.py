@@ -19,6 +19,7 @@ from m3node.detectors.protocols import (
     Detection,
     DetectorIdentity,
     SliceAttention,
+    TellsAnswered,
     View,
     ViewResult,
 )
@@ -134,14 +135,27 @@ class M3Method:
                 reading.views += 1
                 yield view
 
+        most = 0
+
+        def answered(count: int) -> None:
+            """Tell of views whose results are still to come; the last one is told when it has come."""
+            nonlocal most
+            most = max(most, min(count, total - 1))
+            progress(stage, most, total)
+
         if total == 0:
             return
         progress(stage, 0, total)
-        for done, result in enumerate(self._detector.look(counted(), volume, region), start=1):
+        results = (
+            self._detector.look_telling(counted(), volume, region, answered)
+            if isinstance(self._detector, TellsAnswered)
+            else self._detector.look(counted(), volume, region)
+        )
+        for done, result in enumerate(results, start=1):
             if not shown:
                 raise InferenceError(f"the detector {self.identity.name} answered more views than it was shown")
             self._take(shown.popleft(), result, region, reading)
-            progress(stage, done, total)
+            progress(stage, max(done, most), total)
         if shown:
             raise InferenceError(f"the detector {self.identity.name} left {len(shown)} views without an answer")
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.detectors.medgemma.answer import UNITS, ParsedAnswer, parse
+from m3node.detectors.medgemma.labels import Named, what_is_named
 
 THINKING = ("<unused94>", "<unused95>")
 ONE = '[{"box_2d": [10, 20, 300, 400], "label": "liver lesion"}]'
@@ -41,12 +42,20 @@ READABLE = {
     "corrected by a second list": (f"```json\n[]\n```\nOn second thought:\n```json\n{ONE}\n```", [(10, 20, 300, 400)]),
     "a bare list after a fenced one": (f"```json\n{ONE}\n```\nFinal Answer: []", []),
     "broken at first, then whole": (f"```json\n[{{'box_2d'\n```\n```json\n{ONE}\n```", [(10, 20, 300, 400)]),
+    "two lists behind the final answer": (
+        f'Final Answer: ```json\n[{{"box_2d": [1, 2, 3, 4]}}]\n```\nNo, rather:\n```json\n{ONE}\n```',
+        [(10, 20, 300, 400)],
+    ),
+    "two bare lists side by side": (f'Final Answer: [{{"box_2d": [1, 2, 3, 4]}}] {ONE}', [(10, 20, 300, 400)]),
+    "taken back behind the final answer": (f"Final Answer: {ONE}\nCorrection:\n```json\n[]\n```", []),
+    "two final answers": (f"Final Answer: []\nFINAL ANSWER : {ONE}", [(10, 20, 300, 400)]),
     "brackets in prose": (f"A lesion [see segment VII] {{sic}}.\n{ONE}\nThat is all [really].", [(10, 20, 300, 400)]),
     "brackets in a label": ('[{"box_2d": [1, 2, 3, 4], "label": "a [dark] {focus}"}]', [(1, 2, 3, 4)]),
     "a box quoted in a label": (
         '[{"box_2d": [1, 2, 3, 4], "label": "\\"box_2d\\": [5, 6, 7, 8]"}]',
         [(1, 2, 3, 4)],
     ),
+    "something else beside a box": ('[{"box_2d": [1, 2, 3, 4], "label": "mass", "sure": {"a": [1]}}]', [(1, 2, 3, 4)]),
     "letters beyond ASCII": ("Läsion – 肝\n" + ONE, [(10, 20, 300, 400)]),
 }
 
@@ -89,7 +98,17 @@ UNREADABLE = {
     "an empty list within something broken": ('[{"box_2d": [1, 2, 3, 4], "parts": [],}]', "broken"),
     "single quotes": ("[{'box_2d': [1, 2, 3, 4]}]", "broken"),
     "whole at first, then broken": (f"```json\n{ONE}\n```\n```json\n[{{'box_2d'\n```", "broken"),
-    "the same key twice": ('[{"box_2d": [1, 2, 3, 4], "box_2d": [5, 6, 7, 8]}]', "told apart"),
+    "the same key twice": ('[{"box_2d": [1, 2, 3, 4], "box_2d": [5, 6, 7, 8]}]', "broken"),
+    "two labels": ('[{"box_2d": [1, 2, 3, 4], "label": "no lesion", "label": "liver lesion"}]', "broken"),
+    "a box that is denied": ('[{"box_2d": [10, 20, 300, 400], "label": "no lesion"}]', "labelled as none"),
+    "a box of zeros for nothing": ('[{"box_2d": [0, 0, 0, 0], "label": "none"}]', "labelled as none"),
+    "one box denied of two": (TWO.replace("cyst", "no lesion"), "labelled as none"),
+    "a label that is no text": ('[{"box_2d": [1, 2, 3, 4], "label": null}]', "label that is no text"),
+    "a list of labels": ('[{"box_2d": [1, 2, 3, 4], "label": ["liver lesion"]}]', "label that is no text"),
+    "a denial without a box": ('[{"label": "no lesion"}]', "something else than boxes"),
+    "broken between two whole lists": (f"{ONE} [{{'a' {ONE}", "broken"),
+    "a broken box in the same fence": (f"```json\n[{{'box_2d'\n{ONE}\n```", "broken"),
+    "a final answer that is broken": (f"{ONE}\nFinal Answer: [{{", "broken"),
     "a box within a box": ('[{"box_2d": [1, 2, 3, 4], "part": {"box_2d": [5, 6, 7, 8]}}]', "told apart"),
     "an escaped key": ('[{"box\\u005f2d": [1, 2, 3, 4]}]', "told apart"),
 }
@@ -119,6 +138,17 @@ def test_an_answer_cut_off_at_the_token_limit_is_a_failure_whatever_it_holds(nam
 
 def test_a_model_that_does_not_think_may_write_those_tokens() -> None:
     assert parse(f"<unused94>{ONE}", ended=True).failure == ""
+
+
+def test_each_box_knows_what_it_is_of() -> None:
+    entries = [{"box_2d": [n, 2, 3, 4], "label": label} for n, label in enumerate(("mass", "right kidney", "cyst"))]
+    answer = parse(json.dumps([*entries, {"box_2d": [3, 2, 3, 4]}]), ended=True)
+    assert [(box.y0, box.named) for box in answer.boxes] == [
+        (0, Named.LESION),
+        (1, Named.STRUCTURE),
+        (2, Named.LESION),
+        (3, Named.LESION),
+    ]
 
 
 def test_each_number_knows_where_it_stands() -> None:
@@ -155,6 +185,7 @@ def assert_sound(answer: ParsedAnswer, text: str) -> None:
 PIECES = [
     *"[]{},:\"'`\\-0123456789. \n\t",
     *("```", "```json", "Final Answer:", "box_2d", '"box_2d"', '"label"', "null", "true", "NaN", "1e9", "Läsion"),
+    *("no lesion", "kidney"),
     *(
         "<unused94>",
         "<unused95>",
@@ -201,7 +232,7 @@ def test_no_text_at_all_raises(text: str, ended: bool) -> None:
 
 @given(
     boxes=st.lists(st.tuples(*[st.integers(0, UNITS)] * 4), max_size=6),
-    labels=st.lists(st.text(max_size=12), min_size=6, max_size=6),
+    labels=st.lists(st.text(max_size=12) | st.sampled_from(["no lesion", "mass"]), min_size=6, max_size=6),
     indent=st.sampled_from([None, 0, 2]),
 )
 def test_whatever_boxes_are_written_are_read(
@@ -209,8 +240,11 @@ def test_whatever_boxes_are_written_are_read(
 ) -> None:
     written = [{"box_2d": list(box), "label": label} for box, label in zip(boxes, labels, strict=False)]
     answer = parse(f"Final Answer:\n```json\n{json.dumps(written, indent=indent)}\n```", ended=True)
-    assert answer.failure == "" or any("final answer" in label.lower() or "```" in label for label in labels)
-    if not answer.failure:
+    if any("final answer" in label.lower() or "```" in label for label in labels):
+        return
+    denied = any(what_is_named(entry["label"]) is Named.NOTHING for entry in written)  # type: ignore[arg-type]
+    assert answer.failure == ("a box in the answer is labelled as none" if denied else "")
+    if not denied:
         assert [(box.y0, box.x0, box.y1, box.x1) for box in answer.boxes] == boxes
 
 

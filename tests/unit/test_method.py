@@ -237,6 +237,47 @@ def test_progress_is_told_for_each_look_from_its_first_view_to_its_last(volume: 
     assert told == [("looking", done, 36) for done in range(37)] + [("looking again", done, 4) for done in range(5)]
 
 
+class Together(BoxOnly):
+    """Answers ten views at once, and tells before it gives the results."""
+
+    def look_telling(
+        self, views: Iterable[View], volume: CTVolume, region: LiverRegion, answered: Callable[[int], None]
+    ) -> Iterator[ViewResult]:
+        iterator, before = iter(views), 0
+        while batch := list(islice(iterator, 10)):
+            for count in (0, 4, 3, len(batch)):
+                answered(before + count)
+            yield from (ViewResult(boxes=dark_boxes(view)) for view in batch)
+            before += len(batch)
+
+
+def test_answers_count_when_they_are_written_and_the_last_one_when_it_was_read(
+    volume: CTVolume, region: LiverRegion
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    detection = M3Method(Together(), SETTINGS).find(volume, region, lambda *call: told.append(call))
+    assert (detection.views_total, len(detection.candidates)) == (40, 2)
+    first = [done for stage, done, total in told if (stage, total) == ("looking", 36)]
+    assert first == sorted(first)
+    assert first[:5] == [0, 0, 4, 4, 10]  # its tenth view has not been read yet, but written
+    assert first.count(36) == 1
+    assert [done for stage, done, _ in told if stage == "looking again"] == [0, 0, 3, 3, 3, 3, 3, 3, 4]
+    assert len(told) == len(first) + 9
+
+
+def test_a_detector_that_tells_can_be_stopped_in_the_midst_of_a_batch(volume: CTVolume, region: LiverRegion) -> None:
+    class Enough(BaseException):
+        pass
+
+    def progress(_stage: str, done: int, _total: int) -> None:
+        if done == 14:
+            raise Enough
+
+    detector = Together()
+    with pytest.raises(Enough):
+        M3Method(detector, SETTINGS).find(volume, region, progress)
+
+
 def test_a_detectors_own_voxels_become_the_candidates_mask(volume: CTVolume, region: LiverRegion) -> None:
     def outlined(view: View, result: ViewResult) -> ViewResult:
         return ViewResult(boxes=tuple(replace(box, mask=voxels_in(view, box.box)) for box in result.boxes))

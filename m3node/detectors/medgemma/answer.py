@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from m3node.detectors.medgemma.labels import Named, what_is_named
 
 UNITS = 1000
 """Coordinates run from 0 to this along each side of the square image."""
@@ -36,6 +38,8 @@ class UnitBox:
         Top-left corner, then the bottom-right one, as the answer has them.
     spans : tuple of Span
         Where the four numbers stand in the text, in that order.
+    named : Named
+        What its label calls it: a lesion, as one without a label, or another structure.
     """
 
     y0: int
@@ -43,6 +47,7 @@ class UnitBox:
     y1: int
     x1: int
     spans: tuple[Span, Span, Span, Span]
+    named: Named = Named.LESION
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,10 @@ def parse(text: str, *, ended: bool, thinking: tuple[str, str] | tuple[()] = ())
     Returns
     -------
     ParsedAnswer
-        The boxes of the last JSON list, fenced or bare. A list that is broken makes the answer unreadable, also when
-        an earlier one was whole, as does any box that has not exactly four whole numbers of 0…1000.
+        The boxes of the last JSON list, fenced or bare. Of several behind "Final Answer:", too, it is the last, whether
+        empty or not: a model that goes on after a list corrects it. A list that is broken makes the answer unreadable,
+        also when an earlier one was whole, as does any box that has not exactly four whole numbers of 0…1000, or whose
+        label says that it is none ("no lesion"): an answer that gives a box and denies it says neither.
     """
     until = 0
     try:
@@ -142,7 +149,17 @@ def _boxes(text: str, first: int, last: int, value: Any) -> tuple[UnitBox, ...]:
     written = [_coordinates(entry) for entry in value]
     if [(box.y0, box.x0, box.y1, box.x1) for box in found] != written:
         raise _Unreadable("the boxes in the answer cannot be told apart")
-    return tuple(found)
+    return tuple(replace(box, named=_named(entry)) for box, entry in zip(found, value, strict=True))
+
+
+def _named(entry: dict[str, Any]) -> Named:
+    label = entry.get("label", "")
+    if not isinstance(label, str):
+        raise _Unreadable("a box in the answer has a label that is no text")
+    named = what_is_named(label)
+    if named is Named.NOTHING:
+        raise _Unreadable("a box in the answer is labelled as none")
+    return named
 
 
 def _coordinates(entry: Any) -> tuple[int, ...]:
@@ -163,4 +180,11 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("the same key twice")  # of two labels one may deny what the other says
+    return made
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object)

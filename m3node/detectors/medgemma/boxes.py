@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from m3node.detectors.medgemma.answer import UnitBox
+from m3node.detectors.medgemma.labels import Named
 from m3node.detectors.protocols import Box2D
 from m3node.gemma.images import SquareFrame
 from m3node.gemma.spans import Span, tokens_in
@@ -18,6 +19,11 @@ larger ones the liver itself."""
 def is_plausible(box: UnitBox) -> bool:
     """Tell whether a box is ordered, and has sides within `SIDES`."""
     return all(SIDES[0] <= last - first <= SIDES[1] for first, last in ((box.y0, box.y1), (box.x0, box.x1)))
+
+
+def lesion_box(box: UnitBox, frame: SquareFrame) -> Box2D | None:
+    """Bring a box to its view; None when it can be no lesion's: implausible, in the padding, another structure's."""
+    return on_view(box, frame) if box.named is Named.LESION and is_plausible(box) else None
 
 
 def on_view(box: UnitBox, frame: SquareFrame) -> Box2D | None:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from m3node.detectors.medgemma.answer import ParsedAnswer, UnitBox, parse
-from m3node.detectors.medgemma.boxes import coordinate_tokens, is_plausible, on_view, score_of
+from m3node.detectors.medgemma.answer import UnitBox, parse
+from m3node.detectors.medgemma.boxes import coordinate_tokens, lesion_box, score_of
 from m3node.detectors.medgemma.identity import identify
 from m3node.detectors.medgemma.memory import views_that_fit
 from m3node.detectors.medgemma.questions import make_questions
 from m3node.detectors.protocols import (
+    Answered,
     AttentionGrid,
     Box2D,
     DetectorIdentity,
@@ -46,6 +47,9 @@ _log = logging.getLogger(__name__)
 _ENCODED_TOGETHER = 16
 """Images in one pass of the vision encoder: it is busy with these, and more take only memory."""
 
+NO_LESION_BOX = "no box in the answer can be a lesion's"
+"""Failure of an answer of which every box is dropped. It said that something is there; "no lesion" it did not say."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Told:
@@ -53,6 +57,8 @@ class _Told:
 
     Attributes
     ----------
+    failure : str
+        Why it could not be read; empty when it could.
     boxes : tuple of (UnitBox, Box2D, tokens)
         Those that are kept: as written, on the view, and the answer's tokens that wrote their coordinates.
     tokens : tuple of int
@@ -62,9 +68,9 @@ class _Told:
     frame: SquareFrame
     answer: Answer
     text: str
-    parsed: ParsedAnswer
-    boxes: tuple[tuple[UnitBox, Box2D, tuple[int, ...]], ...]
-    tokens: tuple[int, ...]
+    failure: str
+    boxes: tuple[tuple[UnitBox, Box2D, tuple[int, ...]], ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 class MedGemmaDetector:
@@ -126,7 +132,13 @@ class MedGemmaDetector:
         return ScoreKind.TOKEN_PROBABILITY
 
     def look(self, views: Iterable[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
-        """Answer each view, as many together as memory allows.
+        """Answer each view, as many together as memory allows."""
+        return self.look_telling(views, volume, region, lambda _answered: None)
+
+    def look_telling(
+        self, views: Iterable[View], volume: CTVolume, region: LiverRegion, answered: Answered
+    ) -> Iterator[ViewResult]:
+        """Do as `look`, and tell in between how many views are answered: after every few words of all answers at hand.
 
         Raises
         ------
@@ -135,10 +147,14 @@ class MedGemmaDetector:
         """
         unread: Counter[str] = Counter()
         looked = 0
+
+        def told(of_batch: int) -> None:
+            answered(looked + of_batch)
+
         waiting = iter(views)
         while batch := list(islice(waiting, self._together.items)):
             try:
-                results = self._results(batch)
+                results = self._results(batch, told)
             except RuntimeError as error:
                 raise InferenceError(f"the model failed: {str(error).partition(chr(10))[0]}") from error
             for view, result in zip(batch, results, strict=True):
@@ -152,26 +168,33 @@ class MedGemmaDetector:
             counts = "; ".join(f"{count} × {failure}" for failure, count in unread.most_common())
             _log.warning("%d of %d answers could not be read: %s", unread.total(), looked, counts)
 
-    def _results(self, views: Sequence[View]) -> list[ViewResult]:
+    def _results(self, views: Sequence[View], answered: Answered) -> list[ViewResult]:
         frames = [SquareFrame.of(view.hu.shape, view.spacing) for view in views]
         shown = list(zip(views, frames, strict=True))
-        features = torch.stack(list(in_batches(shown, self._encode, size=self._encoded_together)))
+        features: list[torch.Tensor] = []
+        for of_one in in_batches(shown, self._encode, size=self._encoded_together):
+            features.append(of_one)
+            answered(0)
         prompts = [self._questions.about(view) for view in views]
-        numbers = range(len(views))
         answers = list(
             in_batches(
-                numbers,
+                range(len(views)),
                 lambda part: generate(
                     self._model,
                     [prompts[at] for at in part],
-                    features[part[0] : part[-1] + 1],
+                    torch.stack([features[at] for at in part]),  # here, since this, too, may be too much for the memory
                     max_new_tokens=self._max_new_tokens,
+                    ended=lambda more: answered(part[0] + more),
                 ),
                 size=self._together,
             )
         )
         told = [self._read(frame, answer) for frame, answer in zip(frames, answers, strict=True)]
-        readings = self._attention(prompts, features, told) if self.keep_attention else {}
+        readings: dict[int, Reading] = {}
+        if self.keep_attention:
+            for at, reading in self._attention(prompts, features, told):
+                readings[at] = reading
+                answered(len(views))
         return [_result(one, readings.get(at)) for at, one in enumerate(told)]
 
     @torch.inference_mode()
@@ -200,41 +223,43 @@ class MedGemmaDetector:
         text = answer.text(self._model)
         parsed = parse(text, ended=answer.ended, thinking=self._model.profile.thinking)
         if parsed.failure:
-            return _Told(frame=frame, answer=answer, text=text, parsed=parsed, boxes=(), tokens=())
+            return _Told(frame=frame, answer=answer, text=text, failure=parsed.failure)
         spans = token_spans(self._model, answer.token_ids, since=parsed.thought_until)
         boxes = []
         for box in parsed.boxes:
-            placed = on_view(box, frame) if is_plausible(box) else None
+            placed = lesion_box(box, frame)
             if placed is not None:
                 boxes.append((box, placed, coordinate_tokens(box, spans)))
+        if parsed.boxes and not boxes:
+            return _Told(frame=frame, answer=answer, text=text, failure=NO_LESION_BOX)
         if len(boxes) < len(parsed.boxes):
             _log.debug("%d of %d boxes are none", len(parsed.boxes) - len(boxes), len(parsed.boxes))
         tokens = tuple(at for at, (_, end) in enumerate(spans) if end > parsed.thought_until)
-        return _Told(frame=frame, answer=answer, text=text, parsed=parsed, boxes=tuple(boxes), tokens=tokens)
+        return _Told(frame=frame, answer=answer, text=text, failure="", boxes=tuple(boxes), tokens=tokens)
 
     def _attention(
-        self, prompts: Sequence[Sequence[int]], features: torch.Tensor, told: Sequence[_Told]
-    ) -> dict[int, Reading]:
-        """Read the answers back that could be read."""
-        numbers = [at for at, one in enumerate(told) if not one.parsed.failure]
+        self, prompts: Sequence[Sequence[int]], features: Sequence[torch.Tensor], told: Sequence[_Told]
+    ) -> Iterator[tuple[int, Reading]]:
+        """Read the answers back that could be read; gives each with its number."""
+        numbers = [at for at, one in enumerate(told) if not one.failure]
         readings = in_batches(
             numbers,
             lambda part: read_answers(
                 self._model,
                 [prompts[at] for at in part],
-                features[list(part)],
+                torch.stack([features[at] for at in part]),
                 [told[at].answer for at in part],
                 [told[at].tokens for at in part],
                 self._read_layers,
             ),
             size=self._read_together,
         )
-        return dict(zip(numbers, readings, strict=True))
+        return zip(numbers, readings, strict=True)
 
 
 def _result(told: _Told, reading: Reading | None) -> ViewResult:
-    if told.parsed.failure:
-        return ViewResult(boxes=(), raw_text=told.text, failure=told.parsed.failure)
+    if told.failure:
+        return ViewResult(boxes=(), raw_text=told.text, failure=told.failure)
     boxes = tuple(
         ViewBox(
             box=placed,
