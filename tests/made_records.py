@@ -13,17 +13,18 @@ def cube(at: int, k: int = 0) -> Extent:
     return (k, k + 2), (0, SIDE), (at, at + SIDE)
 
 
-def known(at: int, k: int = 0) -> KnownLesion:
-    box = (0.0, float(at), float(SIDE), float(at + SIDE))
-    return KnownLesion(extent=cube(at, k), diameter_mm=10.0, volume_ml=0.2, boxes=((k, box), (k + 1, box)))
+def known(at: int, k: int = 0, *, down: int = 0, diameter_mm: float = 10.0) -> KnownLesion:
+    box = (float(down), float(at), float(down + SIDE), float(at + SIDE))
+    extent = (k, k + 2), (down, down + SIDE), (at, at + SIDE)
+    return KnownLesion(extent=extent, diameter_mm=diameter_mm, volume_ml=0.2, boxes=((k, box), (k + 1, box)))
 
 
 def found(at: int, k: int = 0, score: float = 1.0) -> FoundLesion:
     return FoundLesion(extent=cube(at, k), score=score, diameter_mm=10.0, volume_ml=0.2)
 
 
-def box_at(at: float, k: int = 0, score: float = 1.0) -> FoundBox:
-    return FoundBox(k=k, box=(0.0, at, float(SIDE), at + SIDE), score=score, votes=1, views=1)
+def box_at(at: float, k: int = 0, score: float = 1.0, down: float = 0.0) -> FoundBox:
+    return FoundBox(k=k, box=(down, at, down + SIDE, at + SIDE), score=score, votes=1, views=1)
 
 
 def record(
@@ -35,19 +36,23 @@ def record(
     patient: str = "",
     condition: str = "crop",
     dice: float | None = None,
+    liver_dice: float | None = 0.9,
+    views: tuple[int, int] = (3, 3),
+    seconds: float = 1.0,
 ) -> Record:
+    """``views`` are those shown and those read."""
     return Record(
         case=name,
         patient=patient or name,
         condition=condition,
         slices=(0, 1, 2),
         liver_found=True,
-        liver_dice=0.9,
-        views_total=3,
-        views_read=3,
+        liver_dice=liver_dice,
+        views_total=views[0],
+        views_read=views[1],
         boxes=tuple(boxes or ()),
         found=tuple(lesions or ()),
         truth=None if truth is None else tuple(truth),
         dice=dice if truth else None,
-        seconds=1.0,
+        seconds=seconds,
     )

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from m3node.cli import main
-from m3node.detectors.contrast import ContrastDetector
 from m3node.detectors.protocols import (
     Box2D,
     Detection,
@@ -48,6 +47,36 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantom_cases(folder, ill=2, healthy=1, first_seed=3, progress=silent, **SMALL)
     return folder
+
+
+class Corners:
+    """Says that the middle of whatever it is shown is a lesion; remembers what it was shown."""
+
+    identity = DetectorIdentity("corners", "1", "For tests.")
+    score_kind = ScoreKind.PROBABILITY
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+        self.looks = 0
+        self.breaks_off_at = 0
+
+    def look(self, views: Iterator[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
+        self.looks += 1
+        if self.looks == self.breaks_off_at:
+            raise KeyboardInterrupt
+        for number, view in enumerate(views):
+            self.views.append(view)
+            r, c = view.hu.shape[0] / 2, view.hu.shape[1] / 2
+            box = ViewBox(Box2D(r - 5, c - 5, r + 5, c + 5), 0.5)
+            yield ViewResult(boxes=()) if number % 5 == 4 else ViewResult(boxes=(box,), failure="x" * (number == 0))
+
+
+@pytest.fixture
+def corners(monkeypatch: pytest.MonkeyPatch) -> Corners:
+    """What is evaluated, whatever the settings name: it costs nothing."""
+    detector = Corners()
+    monkeypatch.setattr(running, "load_detector", lambda _: detector)
+    return detector
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -87,29 +116,22 @@ def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
 
 
 def test_what_is_done_is_not_done_again_and_an_interrupted_evaluation_goes_on(
-    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantoms: Path, tmp_path: Path, corners: Corners
 ) -> None:
-    looked: list[int] = []
-    whole = ContrastDetector.look
-
-    def counted(self: ContrastDetector, *arguments: Any) -> Iterator[ViewResult]:
-        looked.append(1)
-        if len(looked) == 4:
-            raise KeyboardInterrupt
-        return whole(self, *arguments)
-
-    monkeypatch.setattr(ContrastDetector, "look", counted)
+    corners.breaks_off_at = 4
     command = ["evaluate", str(phantoms), "--out", str(tmp_path), "--conditions", "full,crop", *FAST]
     assert main(command) == 130
     assert len(list((tmp_path / "records").rglob("*.json"))) == 3
     assert main(command) == 0
     assert results(tmp_path)["records_reused"] == 3
-    assert len(looked) == 4 + 3
+    assert corners.looks == 4 + 3
+    found = results(tmp_path)
     assert main(command) == 0
-    assert results(tmp_path)["records_reused"] == 6
-    assert len(looked) == 4 + 3
+    assert results(tmp_path) == found | {"records_reused": 6}
+    assert corners.looks == 4 + 3
 
 
+@pytest.mark.usefixtures("corners")
 def test_other_settings_or_another_truth_are_run_anew(phantoms: Path, tmp_path: Path) -> None:
     shutil.copytree(phantoms, tmp_path / "cases")
     command = ["evaluate", str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--conditions", "crop", *FAST]
@@ -143,6 +165,7 @@ def test_the_published_protocol_is_marked_in_every_file_and_leaves_out_who_has_n
     assert "recall_3d_0.3" not in rows[0]
 
 
+@pytest.mark.usefixtures("corners")
 def test_a_case_without_truth_gets_a_picture_and_no_figure(phantoms: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cases" / "someone"
     folder.mkdir(parents=True)
@@ -160,6 +183,7 @@ def test_a_case_without_truth_gets_a_picture_and_no_figure(phantoms: Path, tmp_p
     assert {row[key] for key in metrics} == {""}
 
 
+@pytest.mark.usefixtures("corners")
 def test_a_case_that_cannot_be_used_is_named_and_costs_the_others_nothing(phantoms: Path, tmp_path: Path) -> None:
     shutil.copytree(phantoms, tmp_path / "cases")
     (tmp_path / "cases" / "lesions-3" / "lesions.nii.gz").write_bytes(b"no NIfTI")
@@ -277,23 +301,6 @@ def test_flags_that_say_nothing_are_wrong_usage(phantoms: Path, tmp_path: Path, 
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", str(phantoms), "--out", str(tmp_path / "out"), *FAST, *words])
     assert stopped.value.code == 2
-
-
-class Corners:
-    """Says that the middle of whatever it is shown is a lesion; remembers what it was shown."""
-
-    identity = DetectorIdentity("corners", "1", "For tests.")
-    score_kind = ScoreKind.PROBABILITY
-
-    def __init__(self) -> None:
-        self.views: list[View] = []
-
-    def look(self, views: Iterator[View], volume: CTVolume, region: LiverRegion) -> Iterator[ViewResult]:
-        for number, view in enumerate(views):
-            self.views.append(view)
-            r, c = view.hu.shape[0] / 2, view.hu.shape[1] / 2
-            box = ViewBox(Box2D(r - 5, c - 5, r + 5, c + 5), 0.5)
-            yield ViewResult(boxes=()) if number % 5 == 4 else ViewResult(boxes=(box,), failure="x" * (number == 0))
 
 
 def small() -> tuple[CTVolume, LiverRegion]:

@@ -36,15 +36,22 @@ def test_one_found_lesion_answers_one_true_lesion_only() -> None:
 
 
 def test_pairs_are_chosen_so_that_most_lesions_are_found() -> None:
-    # Found 0 fits both true lesions best, found 1 only the first: greedy pairing would lose one.
-    result = match([cube(2), cube(-2)], [cube(1), cube(5)], iou=0.3)
-    assert {(pair.found, pair.truth) for pair in result.pairs} == {(1, 0), (0, 1)}
+    # Shifted by 1 the IoU is 9/11, by 5 it is 1/3: the best pair alone overlaps more than the two that are possible.
+    result = match([cube(0), cube(6)], [cube(1), cube(-5)], iou=0.3)
+    assert [(pair.found, pair.truth) for pair in result.pairs] == [(1, 0), (0, 1)]
+    assert [pair.iou for pair in result.pairs] == pytest.approx([1 / 3, 1 / 3])
     assert result.false == ()
 
 
 def test_of_as_many_pairs_those_that_overlap_most_are_chosen() -> None:
     result = match([cube(0), cube(2)], [cube(2), cube(0)], iou=0.3)
     assert [(pair.found, pair.truth, pair.iou) for pair in result.pairs] == [(1, 0, 1.0), (0, 1, 1.0)]
+
+
+def test_an_overlap_of_just_the_bound_is_a_pair_and_none_at_all_never() -> None:
+    half = match([cube(0)], [((0, 5), (0, 10), (0, 10))], iou=0.5)
+    assert [pair.iou for pair in half.pairs] == [0.5]
+    assert match([cube(0)], [cube(20)], iou=0.0).pairs == ()
 
 
 def test_what_overlaps_too_little_is_a_miss_and_a_false_lesion() -> None:
