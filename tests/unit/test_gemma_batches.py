@@ -53,9 +53,9 @@ def test_the_size_that_fitted_is_remembered() -> None:
 
 def test_memory_that_another_held_for_a_while_does_not_shrink_what_has_fitted_before() -> None:
     size, work = BatchSize(4), Bounded(room=4, error=ERRORS[0])
-    list(in_batches(range(8), work, size=size))
+    list(in_batches(range(9), work, size=size))  # the last batch is of one
     work.room = 1
-    assert len(list(in_batches(range(3), work, size=size))) == 3
+    assert len(list(in_batches(range(4), work, size=size))) == 4
     work.room = 4
     work.calls.clear()
     list(in_batches(range(8), work, size=size))
@@ -82,6 +82,12 @@ def test_results_come_a_batch_at_a_time() -> None:
     results = in_batches(range(6), work, size=2)
     assert [next(results), next(results)] == [0, 1]
     assert work.calls == [2]
+
+
+def test_a_batch_is_at_least_one() -> None:
+    work = Bounded(room=9, error=ERRORS[0])
+    assert list(in_batches(range(2), work, size=0)) == [0, 1]
+    assert work.calls == [1, 1]
 
 
 def test_nothing_to_do_is_no_work() -> None:

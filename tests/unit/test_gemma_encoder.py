@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +51,18 @@ def some_bias(count: int, keys: int = 16, alpha: float = 5.0) -> torch.Tensor:
     return steering_bias(patches, SteeringMode.SOFT, alpha)
 
 
+@functools.cache
+def with_norms_of_its_own() -> GemmaModel:
+    """As training leaves them: no two layers normalise alike, while all new ones do."""
+    model = small_gemma()
+    network: Any = copy.deepcopy(model.network)
+    generator = torch.Generator().manual_seed(8)
+    for name, weight in network.model.vision_tower.named_parameters():
+        if "norm" in name:
+            weight.add_(0.5 * torch.randn(weight.shape, generator=generator))
+    return replace(model, network=network)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("bias", [None, torch.zeros(3, 16)], ids=["none", "zeros"])
 def test_without_steering_features_are_the_untouched_models_bit_by_bit(
@@ -72,7 +87,7 @@ def test_a_view_without_the_organ_is_not_steered_among_others_that_are(dtype: to
 
 @pytest.mark.parametrize("layers", [(0, 2), (1, 1), (2, 2), (0, 1)])
 def test_only_the_chosen_layers_are_steered(layers: tuple[int, int]) -> None:
-    model, pixels, bias = small_gemma(), images(2), some_bias(2)
+    model, pixels, bias = with_norms_of_its_own(), images(2), some_bias(2)
     features = image_features(model, pixels, bias, layers)
     assert torch.allclose(features, masked_features(model, pixels, bias, layers), atol=1e-5)
     others = {(0, 2), (1, 1), (2, 2), (0, 1)} - {layers}
@@ -117,12 +132,20 @@ def test_with_the_published_encoders_geometry_the_features_are_those_of_a_mask()
     assert (features - own_features(model, pixels)).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("layers", [(14, 26), (-1, 2), (2, 1)])
+@pytest.mark.parametrize("layers", [(14, 26), (-1, 2), (2, 1), (0, 3), (3, 3)])
 def test_layers_that_the_encoder_lacks_are_refused(layers: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match="0–2"):
         image_features(small_gemma(), images(1), some_bias(1), layers)
 
 
 def test_a_bias_for_another_number_of_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 rows of steering for 3 images"):
-        image_features(small_gemma(), images(3), some_bias(2), (0, 2))
+    for rows, pixels in ((2, 3), (3, 2)):
+        with pytest.raises(ValueError, match=f"{rows} rows of steering for {pixels} images"):
+            image_features(small_gemma(), images(pixels), some_bias(rows), (0, 2))
+
+
+def test_pixels_of_another_dtype_are_brought_to_the_models_and_nothing_is_kept_for_gradients() -> None:
+    model, pixels, bias = small_gemma(dtype=torch.bfloat16), images(2), some_bias(2)
+    features = image_features(model, pixels.requires_grad_(), bias, (0, 2))
+    assert (features.dtype, features.requires_grad) == (torch.bfloat16, False)
+    assert torch.equal(features, image_features(model, pixels.bfloat16(), bias, (0, 2)))

@@ -47,6 +47,7 @@ def test_every_profile_of_the_package_can_be_used() -> None:
         ("google/medgemma-4b-it", "medgemma-1"),
         ("google/medgemma-27b-it", "medgemma-1"),
         ("/data/medgemma-4b-and-others/medgemma-1.5-4b-it", "medgemma-1.5"),
+        ("/models/medgemma-1.5-4b-it/snapshot", "medgemma-1.5"),
         ("test", "test"),
         ("somewhere/test_model", "test"),
     ],
@@ -81,6 +82,11 @@ def test_whoever_wants_its_own_names_a_folder(own: Path) -> None:
     profile = load_profile(str(own))
     assert (profile.name, profile.crop_prompt) == ("hospital", "Where?")
     assert profile.steered_layers == (14, 26)
+
+
+def test_a_single_layer_may_be_steered(own: Path) -> None:
+    replace(own, "steered_layers = [14, 26]", "steered_layers = [14, 14]")
+    assert load_profile(str(own)).steered_layers == (14, 14)
 
 
 def test_a_folder_of_the_same_name_does_not_hide_the_packages(
@@ -132,9 +138,11 @@ def test_a_file_that_is_no_toml(own: Path) -> None:
         ("steered_layers = [14, 26]", "steered_layers = [26, 14]", "steered_layers"),
         ("steered_layers = [14, 26]", "steered_layers = [-1, 26]", "steered_layers.0"),
         ("steered_layers = [14, 26]", 'steered_layers = ["14", "26"]', "steered_layers.0"),
+        ("steered_layers = [14, 26]", "steered_layers = [14, 1000]", "steered_layers.1"),
         ("read_layers = []", "read_layers = [5, 5]", "read_layers"),
         ("read_layers = []", "read_layers = [true]", "read_layers.0"),
         ("max_new_tokens = 1000", "max_new_tokens = 0", "max_new_tokens"),
+        ("max_new_tokens = 1000", "max_new_tokens = 8193", "max_new_tokens"),
         ("max_new_tokens = 1000", "max_new_tokens = 1e3", "max_new_tokens"),
         ("max_new_tokens = 1000", "max_new_tokens = 1000\ntemperature = 1", "temperature"),
     ],

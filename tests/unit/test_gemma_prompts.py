@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
+from tokenizers import processors
 from transformers import AddedToken, Gemma3ImageProcessor, Gemma3Processor
 
 from m3node.errors import ConfigError
@@ -74,6 +76,34 @@ def test_a_template_that_leaves_out_the_image() -> None:
 def test_a_template_that_shows_it_twice() -> None:
     with pytest.raises(ConfigError, match="does not leave a place for one image"):
         prompt_ids(with_template("<start_of_image> and <start_of_image>"), "Lesions?")
+
+
+def test_a_template_that_takes_the_image_apart() -> None:
+    with pytest.raises(ConfigError, match="does not leave a place for one image"):
+        prompt_ids(with_template("<image><image> and <image><image>"), "Lesions?")
+
+
+def test_a_tokenizer_that_begins_every_text_by_itself_does_not_begin_it_twice() -> None:
+    """As Gemma's does; the template has the beginning already."""
+    model = small_gemma()
+    tokenizer: Any = copy.deepcopy(model.tokenizer)
+    begin = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", begin)]
+    )
+    assert tokenizer("a")["input_ids"][0] == begin
+    ids = prompt_ids(replace(model, tokenizer=tokenizer), "Lesions?")
+    assert ids == prompt_ids(model, "Lesions?")
+    assert ids.count(begin) == 1
+
+
+def test_a_question_may_hold_words_that_are_tokens_and_nothing_more() -> None:
+    """Gemma has added tokens for runs of blanks and for tags, which are words like others."""
+    model = small_gemma()
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.add_tokens([AddedToken("<table>", special=False)])
+    ids = prompt_ids(replace(model, tokenizer=tokenizer), "Lesions in this <table>?")
+    assert tokenizer.convert_tokens_to_ids("<table>") in ids
 
 
 def test_a_template_that_refuses() -> None:

@@ -42,6 +42,17 @@ def test_bytes_of_one_character_share_its_span() -> None:
     model = small_gemma()
     spans = token_spans(model, encoded("a肝b"))
     assert spans == [(0, 1), (1, 2), (1, 2), (1, 2), (2, 3)]
+    spans = token_spans(model, encoded("肝😀ü"))
+    assert spans == [(0, 1)] * 3 + [(1, 2)] * 4 + [(2, 3)] * 2
+
+
+@pytest.mark.parametrize("after", ["", "b"])
+def test_bytes_that_stay_without_their_last_share_the_sign_that_stands_for_them(after: str) -> None:
+    model = small_gemma()
+    ids = [*encoded("a"), *encoded("肝")[:2], *encoded(after)]
+    assert decode(model, ids) == f"a\ufffd{after}"
+    rest = [(2, 3)] * len(encoded(after))
+    assert token_spans(model, ids) == [(0, 1), (1, 2), (1, 2), *rest]
 
 
 def test_bytes_that_are_no_character_do_not_shift_what_stands_behind() -> None:

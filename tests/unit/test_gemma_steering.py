@@ -114,11 +114,12 @@ def test_images_of_one_batch_are_led_by_their_own_bias() -> None:
 
 
 class Attention(TorchDispatchMode):
-    """Notes which attention kernels run, and whether they were given a mask."""
+    """Notes which attention kernels run, whether they were given a mask, and heads of which size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[str, bool]] = []
+        self.sizes: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
@@ -126,6 +127,7 @@ class Attention(TorchDispatchMode):
             # Of all their arguments, a mask is the only further tensor.
             more = [value for value in (*args[3:], *kwargs.values()) if isinstance(value, torch.Tensor)]
             self.calls.append((name, bool(more)))
+            self.sizes += [tensor.shape[-1] for tensor in args[:3]]
         return func(*args, **kwargs)
 
 
@@ -136,6 +138,7 @@ def test_the_flash_kernel_stays_in_use_and_is_given_no_mask(dtype: torch.dtype) 
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION]), Attention() as seen:
         steered_attention(query, key, value, bias, SCALE)
     assert seen.calls == [("_scaled_dot_product_flash_attention_for_cpu", False)]
+    assert seen.sizes == [80] * 3  # the next multiple of 8, which kernels want
     with Attention() as seen:
         scaled_dot_product_attention(query, key, value, attn_mask=bias.to(dtype)[:, None, None], scale=SCALE)
     assert [masked for _, masked in seen.calls] == [True]
@@ -191,7 +194,7 @@ def test_a_patch_is_the_organs_by_any_pixel_or_by_its_share_of_area() -> None:
 
 
 def test_an_organ_that_ends_at_a_patchs_edge_does_not_reach_the_next_at_any_resizing() -> None:
-    for size in (16, 56, 112, 200, 448):
+    for size in range(16, 452, 4):
         mask = np.zeros((size, size), dtype=np.bool_)
         mask[: size // 4, : size // 2] = True
         assert chosen(organ_patches(coverage(mask, 56), 14)) == {(0, 0), (0, 1)}
@@ -220,12 +223,26 @@ def test_patches_are_added_on_every_side() -> None:
 )
 def test_a_radius_reaches_as_far_as_it_says_one_radius_a_view(seed: int, radii: list[float], share: float) -> None:
     masks = np.random.default_rng(seed).random((len(radii), 28, 28)) < share
-    patches = organ_patches(
-        torch.from_numpy(masks.astype(np.float32)), 1, dilate_px=torch.tensor(radii, dtype=torch.float64)
-    )
+    # What covers a pixel faintly is grown like what covers all of it.
+    faint = torch.from_numpy(masks.astype(np.float32)) * 0.01
+    patches = organ_patches(faint, 1, dilate_px=torch.tensor(radii, dtype=torch.float64))
     for grown, mask, radius in zip(patches, masks, radii, strict=True):
         expected = distance_transform_edt(~mask) ** 2 <= np.float32(radius) ** 2 if mask.any() else mask
         assert np.array_equal(grown.numpy(), expected)
+
+
+def test_a_radius_reaches_from_one_edge_to_the_other_and_no_farther() -> None:
+    corner = torch.zeros(1, 28, 28)
+    corner[0, 0, 0] = 1.0
+    for radius, expected in ((26.5, 27), (27.0, 28), (30.0, 28)):
+        patches = organ_patches(corner, 1, dilate_px=radius)
+        assert (int(patches[0, :, 0].sum()), int(patches[0, 0].sum())) == (expected, expected)
+
+
+def test_a_view_without_a_radius_keeps_its_shares_beside_one_that_has_one() -> None:
+    halves = torch.full((2, 14, 14), 0.3)
+    patches = organ_patches(halves, 14, pooling="area", dilate_px=torch.tensor([0.0, 1.0]))
+    assert patches.flatten().tolist() == [False, True]
 
 
 def test_millimetres_are_added_before_pooling() -> None:
