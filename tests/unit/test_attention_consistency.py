@@ -105,6 +105,16 @@ def test_strategies_are_compared_by_accuracy_agreement_and_divergence() -> None:
     assert synonym.divergence == pytest.approx((1 + HALF_WAY) / 2)
 
 
+def test_a_variant_with_the_number_0_is_no_baseline() -> None:
+    rows = [
+        answered(0, "yes", strategy="synonym", text="Can you see an effusion?", grid=RIGHT),
+        answered(1, "no", text=BASELINE),
+    ]
+    baseline, synonym = by_strategy(rows)
+    assert (baseline.strategy, baseline.questions, baseline.compared) == ("baseline", 1, 0)
+    assert (synonym.agreement, synonym.divergence) == (0.0, 1.0)
+
+
 def test_nothing_answered_is_nothing_compared() -> None:
     assert consistency([]) == []
     assert by_strategy([]) == []

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from m3node.attention.metrics.divergence import jensen_shannon
 from m3node.attention.questions.answers import normalise_answer
-from m3node.attention.questions.question import BASELINE, Question
+from m3node.attention.questions.question import Question
 from m3node.attention.reading.plan import Mode
 
 BASELINE_STRATEGY = "baseline"
@@ -51,10 +51,14 @@ class Answered:
         return normalise_answer(self.answer, question=self.question.text, baseline=self.question.baseline)
 
     @property
+    def is_baseline(self) -> bool:
+        """Whether it is the baseline question: by its words, as some tables number their variants from 0."""
+        return self.question.text == self.question.baseline
+
+    @property
     def strategy(self) -> str:
         """How the variant was made; `BASELINE_STRATEGY` for the baseline where the table does not say."""
-        is_baseline = self.question.variant_index == BASELINE
-        return self.question.strategy or (BASELINE_STRATEGY if is_baseline else "")
+        return self.question.strategy or (BASELINE_STRATEGY if self.is_baseline else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def by_strategy(rows: Iterable[Answered]) -> list[StrategyResult]:
     """Compare ways of wording, the baseline first, then by name."""
     found: dict[str, list[tuple[Answered, Answered | None]]] = {}
     for group in _groups(rows):
-        baseline = next((row for row in group if row.question.variant_index == BASELINE), None)
+        baseline = next((row for row in group if row.is_baseline), None)
         for row in group:
             found.setdefault(row.strategy, []).append((row, None if row is baseline else baseline))
     order = sorted(found, key=lambda strategy: (strategy != BASELINE_STRATEGY, strategy))
