@@ -33,6 +33,10 @@ class InputRejected(M3NodeError):  # noqa: N818 - the name that the design gives
         self.message = message
 
 
+class ImageError(M3NodeError):
+    """An image that questions are about cannot be found, read or shown; other images are no worse for it."""
+
+
 class InferenceError(M3NodeError):
     """A detector failed on input that was fit for it."""
 

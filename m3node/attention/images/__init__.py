@@ -1,1 +1,1 @@
-"""What is shown: finding images by their id, reading them, and the body in them."""
+"""Images that questions are about: found by name or UID, read as they are to be shown, the body in them outlined."""

@@ -162,8 +162,8 @@ def _header(opened: OpenedFile, name: str, received_at: float) -> InstanceHeader
         device_uid=text(ds, 0x00181002),
         sender=text(opened.meta, 0x00020016),
         received_at=received_at,
-        pixels=_pixels(opened) if opened.has_pixels else None,
-        frames=_frames(opened) if sop_class in sop_classes.CT else (),
+        pixels=pixel_layout(opened) if opened.has_pixels else None,
+        frames=frame_headers(opened) if sop_class in sop_classes.CT else (),
     )
 
 
@@ -181,7 +181,8 @@ def _uid(ds: Dataset, tag: int, what: str, name: str) -> str:
     return value
 
 
-def _pixels(opened: OpenedFile) -> PixelLayout:
+def pixel_layout(opened: OpenedFile) -> PixelLayout:
+    """Read how the pixels lie in an opened file."""
     ds = opened.data_set
 
     def number(tag: int) -> int:
@@ -205,7 +206,8 @@ def _pixels(opened: OpenedFile) -> PixelLayout:
     )
 
 
-def _frames(opened: OpenedFile) -> tuple[FrameHeader, ...]:
+def frame_headers(opened: OpenedFile) -> tuple[FrameHeader, ...]:
+    """Read geometry and rescale of each frame of a CT object."""
     ds = opened.data_set
     image_type = texts(ds, 0x00080008)
     if text(ds, 0x00080016) in sop_classes.MULTI_FRAME_CT:
