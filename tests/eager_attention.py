@@ -20,8 +20,8 @@ class Eager:
 
     Attributes
     ----------
-    attentions : tuple of Tensor, each of shape (heads, tokens, tokens)
-        One a layer: rows are queries.
+    attentions : tuple of Tensor, each of shape (1, heads, tokens, tokens)
+        One a layer, as the library gave it, so that gradients reach it: rows are queries.
     log_probs : Tensor, shape (tokens, vocabulary)
         Of what comes next.
     """
@@ -32,7 +32,7 @@ class Eager:
     @property
     def stacked(self) -> torch.Tensor:
         """Layers, heads, queries, keys."""
-        return torch.stack(self.attentions).detach()
+        return torch.cat(self.attentions).detach()
 
 
 def eager_copy(model: GemmaModel) -> Any:
@@ -51,9 +51,7 @@ def eager_pass(network: Any, ids: Sequence[int], features: torch.Tensor) -> Eage
         mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features[None])},
         output_attentions=True,
     )
-    return Eager(
-        attentions=tuple(layer[0] for layer in output.attentions), log_probs=output.logits[0].float().log_softmax(-1)
-    )
+    return Eager(attentions=tuple(output.attentions), log_probs=output.logits[0].float().log_softmax(-1))
 
 
 def sharpened(model: GemmaModel, by: float = 4.0) -> GemmaModel:

@@ -131,13 +131,13 @@ def read_relevance(  # noqa: PLR0917 - an answer and all that led to it
     make_readable(model)
     network: Any = model.network
     first, last = image_span(model, prompt)
-    # Where each query stands that produced a wanted token.
-    queries = torch.tensor([[len(prompt) - 1 + row for row in rows]], device=model.device)
-    said = torch.tensor([answer.token_ids[row] for row in rows], device=model.device)
+    # Tensors of inference mode cannot take part in a graph: all that does is made, or copied, in here.
     with torch.inference_mode(mode=False), torch.enable_grad():
+        # Where each query stands that produced a wanted token.
+        queries = torch.tensor([[len(prompt) - 1 + row for row in rows]], device=model.device)
+        said = torch.tensor([answer.token_ids[row] for row in rows], device=model.device)
         wanted = GradientRows(queries, layers)
         batch = padded(model, [[*prompt, *answer.token_ids[: max(rows)]]])
-        # A copy: tensors of inference mode cannot take part in a graph.
         hidden = read_in(model, batch, features[None].clone(), use_cache=False, attention_graph=wanted)
         logits = network.lm_head(hidden[0, queries[0]]).float()
         log_probs = logits.log_softmax(dim=-1).gather(-1, said[:, None])[:, 0]

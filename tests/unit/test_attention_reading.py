@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from m3node.attention.images.image import ImageKind, InputImage
+from m3node.attention.questions.terms import TermList
 from m3node.attention.reading import looker as module
 from m3node.attention.reading.looked import Looked
 from m3node.attention.reading.looker import Looker
@@ -33,16 +34,8 @@ LAYERS = (0, 1, 2, 3, 4, 5)
 GLOBAL = (2, 5)
 WEIGHTS = (0.05, 0.1, 0.15, 0.2, 0.2, 0.3)
 QUESTIONS = ("Is there a pneumothorax, or an effusion?", "Is the heart enlarged?", "Effusion?")
-TERMS = ("pneumothorax", "effusion", "heart")
+TERMS = TermList(("pneumothorax", "effusion", "heart"))
 READ, SAID = 4, 9
-
-
-class Terms:
-    """Some words, wherever they stand."""
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        found = [(text.lower().find(term), len(term)) for term in TERMS]
-        return sorted((at, at + length) for at, length in found if at >= 0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +63,7 @@ def plan(mode: Mode = Mode.RAW, heads: Heads = "mean", answer_tokens: int = READ
 
 @pytest.fixture(scope="module")
 def features(model: GemmaModel, image: InputImage) -> torch.Tensor:
-    return Looker(model, plan(), Terms()).features(image)
+    return Looker(model, plan(), TERMS).features(image)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +92,7 @@ def eager(
 
 @pytest.fixture(scope="module")
 def raw(model: GemmaModel, features: torch.Tensor, image: InputImage) -> list[Looked]:
-    return Looker(model, plan(heads="all"), Terms()).ask(features, image, QUESTIONS)
+    return Looker(model, plan(heads="all"), TERMS).ask(features, image, QUESTIONS)
 
 
 def image_of(model: GemmaModel, prompt: Sequence[int], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -187,20 +180,20 @@ def test_gated_weighs_each_row_by_what_it_pays_to_the_terms(  # noqa: PLR0917 - 
     eager: list[np.ndarray[Any, Any]],
     raw: list[Looked],
 ) -> None:
-    found = Looker(model, plan(Mode.GATED), Terms()).ask(features, image, QUESTIONS)
+    found = Looker(model, plan(Mode.GATED), TERMS).ask(features, image, QUESTIONS)
     every = zip(found, raw, prompts, answers, eager, QUESTIONS, strict=True)
     for looked, ungated, prompt, answer, expected, question in every:
         first = first_words(model, answer)
         # A token a letter; behind the question the turn ends and the answer's begins.
         letters = len(prompt) - len(prompt_ids_behind(model)) - len(question) + np.arange(len(question))
         assert model.tokenizer.decode([prompt[at] for at in letters]) == question
-        terms = [letters[first:last] for first, last in Terms().spans(question)]
+        terms = [letters[first:last] for first, last in TERMS.spans(question)]
         gates = expected[first][..., np.concatenate(terms)].sum(axis=-1)
         shares = image_of(model, prompt, expected[first])
         mean = np.tensordot(WEIGHTS, (shares * gates[..., None, None]).mean(axis=(0, 2)), axes=1)
         assert (looked.mode, looked.passed_over, looked.degenerate) == (Mode.GATED, (), False)
         closely(looked.grid, mean / mean.sum())
-        assert looked.terms == tuple(question[first:last] for first, last in Terms().spans(question))
+        assert looked.terms == tuple(question[first:last] for first, last in TERMS.spans(question))
         assert np.abs(looked.grid - ungated.grid).max() > 1e-3
         assert looked.image_share == pytest.approx(ungated.image_share, rel=1e-5)
 
@@ -215,7 +208,7 @@ def test_one_pass_serves_raw_and_gated(
         return read_answers(*arguments, **more)
 
     monkeypatch.setattr(module, "read_answers", counted)
-    Looker(model, plan(Mode.GATED), Terms()).ask(features, image, [QUESTIONS[0], "Where?"])
+    Looker(model, plan(Mode.GATED), TERMS).ask(features, image, [QUESTIONS[0], "Where?"])
     assert passes == [2]
 
 
@@ -223,7 +216,7 @@ def test_one_pass_serves_raw_and_gated(
 def test_heads_are_kept_as_the_plan_asks(
     model: GemmaModel, features: torch.Tensor, image: InputImage, raw: list[Looked], kind: Heads
 ) -> None:
-    (found,) = Looker(model, plan(heads=kind), Terms()).ask(features, image, QUESTIONS[:1])
+    (found,) = Looker(model, plan(heads=kind), TERMS).ask(features, image, QUESTIONS[:1])
     whole = raw[0].by_head
     assert whole is not None
     if kind == "mean":
@@ -261,7 +254,7 @@ def test_the_image_is_where_its_tokens_are_behind_a_text_too(image: InputImage) 
     """The trap: a span guessed from the prompt's beginning holds other words than the image."""
     plain = sharpened(small_gemma(window=40, seed=9))
     late = dataclasses.replace(plain, profile=dataclasses.replace(plain.profile, image_first=False, system="Be brief."))
-    looker = Looker(late, ReadingPlan(Mode.RAW, (1, 3), (0.5, 0.5), "all", 2, 2), Terms())
+    looker = Looker(late, ReadingPlan(Mode.RAW, (1, 3), (0.5, 0.5), "all", 2, 2), TERMS)
     features = looker.features(image)
     (looked,) = looker.ask(features, image, ["Where is it?"])
     prompt = prompt_ids(late, "Where is it?")
@@ -283,12 +276,12 @@ def test_an_image_token_elsewhere_is_refused(
         with pytest.raises(InferenceError, match="in one run"):
             read_answers(model, [wrong], features[None], [Answer((20,), ended=True)], [[0]], LAYERS)
     with pytest.raises(ConfigError, match="may not hold the model's own token '<image>'"):
-        Looker(model, plan(), Terms()).ask(features, image, ["Is there a <image> in it?"])
+        Looker(model, plan(), TERMS).ask(features, image, ["Is there a <image> in it?"])
 
 
 def test_an_image_is_encoded_once_for_all_its_questions(model: GemmaModel, image: InputImage) -> None:
     encoded: list[int] = []
-    looker = Looker(model, plan(Mode.GATED), Terms())
+    looker = Looker(model, plan(Mode.GATED), TERMS)
     tower: Any = model.network.model.vision_tower
     hook = tower.encoder.layers[0].register_forward_hook(lambda *_: encoded.append(1))
     looker.ask(looker.features(image), image, QUESTIONS)
@@ -299,7 +292,7 @@ def test_an_image_is_encoded_once_for_all_its_questions(model: GemmaModel, image
 def test_a_question_is_answered_the_same_alone(
     model: GemmaModel, features: torch.Tensor, image: InputImage, raw: list[Looked]
 ) -> None:
-    looker = Looker(model, plan(), Terms())
+    looker = Looker(model, plan(), TERMS)
     for question, together in zip(QUESTIONS, raw, strict=True):
         (alone,) = looker.ask(features, image, [question])
         assert (alone.answer, alone.tokens, alone.ended) == (together.answer, together.tokens, together.ended)
@@ -326,7 +319,7 @@ def test_what_does_not_fit_together_is_asked_in_parts(
 
     monkeypatch.setattr(module, "generate", with_room_for_one("answered", generate))
     monkeypatch.setattr(module, "read_answers", with_room_for_one("read", read_answers))
-    found = Looker(model, plan(), Terms()).ask(features, image, QUESTIONS)
+    found = Looker(model, plan(), TERMS).ask(features, image, QUESTIONS)
     assert tried == [(name, count) for name in ("answered", "read") for count in (3, 1, 1, 1)]
     for one, together in zip(found, raw, strict=True):
         assert one.answer == together.answer
@@ -341,12 +334,12 @@ def test_a_model_that_breaks_off_is_an_inference_error(
 
     monkeypatch.setattr(module, "generate", broken)
     with pytest.raises(InferenceError, match=r"^the model failed: mat1 and mat2$"):
-        Looker(model, plan(), Terms()).ask(features, image, QUESTIONS)
+        Looker(model, plan(), TERMS).ask(features, image, QUESTIONS)
 
 
 def test_an_image_of_one_pixel_is_looked_at_too(model: GemmaModel) -> None:
     dot = InputImage(path=Path("dot.png"), rgb=np.full((1, 1, 3), 200, dtype=np.uint8), kind=ImageKind.XRAY)
-    looker = Looker(model, plan(), Terms())
+    looker = Looker(model, plan(), TERMS)
     (looked,) = looker.ask(looker.features(dot), dot, ["Effusion?"])
     assert looked.grid.sum() == pytest.approx(1, abs=1e-5)
     assert looked.area == (0.0, 0.0, 1.0, 1.0)

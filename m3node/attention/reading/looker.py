@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from m3node.attention.images.image import InputImage
+from m3node.attention.questions.terms import TermList
 from m3node.attention.reading.grids import gated, mean_grid, spread, what_is_wrong
 from m3node.attention.reading.looked import Looked
 from m3node.attention.reading.plan import Mode, ReadingPlan
@@ -34,14 +35,6 @@ Result = TypeVar("Result")
 
 NO_TOKENS = "the answer has no words"
 """Why nothing was read."""
-
-
-class Terms(Protocol):
-    """Finds the medical terms of a question."""
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return each term's first character and the one behind its last."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,11 +72,11 @@ class Looker:
         Loaded; several may share one.
     plan : ReadingPlan
         How attention is read.
-    terms : Terms
+    terms : TermList
         What a question's medical terms are.
     """
 
-    def __init__(self, model: GemmaModel, plan: ReadingPlan, terms: Terms) -> None:
+    def __init__(self, model: GemmaModel, plan: ReadingPlan, terms: TermList) -> None:
         self._model, self._plan, self._terms = model, plan, terms
         self._answered_together = BatchSize(_TOGETHER)
         self._read_together = BatchSize(_TOGETHER)
