@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
@@ -12,24 +11,13 @@ from m3node.attention.questions.answers import is_correct, normalise_answer
 from m3node.attention.questions.question import Question
 from m3node.attention.reading.looked import Looked
 from m3node.attention.robustness.record import Said
+from m3node.attention.running import Looks
 from m3node.errors import M3NodeError
 
 NO_QUESTION = "the row has no question"
 
 
-class Asker(Protocol):
-    """What is needed of `m3node.attention.reading.looker.Looker`."""
-
-    def features(self, image: InputImage) -> torch.Tensor:
-        """Encode an image."""
-        ...
-
-    def ask(self, features: torch.Tensor, image: InputImage, texts: Sequence[str]) -> list[Looked]:
-        """Ask questions about it."""
-        ...
-
-
-def ask_all(asker: Asker, image: InputImage, questions: Sequence[Question]) -> list[Looked | str]:
+def ask_all(looker: Looks, image: InputImage, questions: Sequence[Question]) -> list[Looked | str]:
     """Ask questions about one image.
 
     Returns
@@ -42,12 +30,12 @@ def ask_all(asker: Asker, image: InputImage, questions: Sequence[Question]) -> l
     if not places:
         return answers
     try:
-        features = asker.features(image)
+        features = looker.features(image)
     except M3NodeError as error:
         for place in places:
             answers[place] = str(error)
         return answers
-    found = _together(asker, features, image, [questions[place].text for place in places])
+    found = _together(looker, features, image, [questions[place].text for place in places])
     for place, answer in zip(places, found, strict=True):
         answers[place] = answer
     return answers
@@ -80,11 +68,11 @@ def comparable(original: Said, other: Said) -> bool:
     return original.mode == other.mode and not original.degenerate and not other.degenerate
 
 
-def _together(asker: Asker, features: torch.Tensor, image: InputImage, texts: Sequence[str]) -> list[Looked | str]:
+def _together(looker: Looks, features: torch.Tensor, image: InputImage, texts: Sequence[str]) -> list[Looked | str]:
     try:
-        return [*asker.ask(features, image, texts)]
+        return [*looker.ask(features, image, texts)]
     except M3NodeError as error:
         if len(texts) == 1:
             return [str(error)]
         # One question that cannot be asked fails all that go with it.
-        return [answer for text in texts for answer in _together(asker, features, image, [text])]
+        return [answer for text in texts for answer in _together(looker, features, image, [text])]

@@ -32,6 +32,11 @@ def families(questions: Iterable[Question]) -> list[Family]:
     return [_family(group) for group in groups.values()]
 
 
+def first_families(questions: Iterable[Question], most: int) -> list[Question]:
+    """Keep the questions of the first few families."""
+    return [question for family in families(questions)[:most] for question in (family.baseline, *family.variants)]
+
+
 def by_image(every: Sequence[Family]) -> Iterator[tuple[Family, ...]]:
     """Put families of one image together, so that it is read and encoded once."""
     groups: dict[str, list[Family]] = {}

@@ -75,6 +75,8 @@ class Change:
         Of a perturbation: 2 × 3, edge coordinates of the image before, from those of the changed one.
     shape : tuple of int or None
         Of a perturbation: rows and columns of the changed image.
+    area : tuple of float or None
+        What the grid covers, in edge coordinates of the image that it was made of, ``(r0, c0, r1, c1)``.
     said : Said or None
         None when it failed.
     flipped : bool or None
@@ -98,6 +100,7 @@ class Change:
     seed: int | None = None
     to_original: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     shape: tuple[int, int] | None = None
+    area: tuple[float, float, float, float] | None = None
     said: Said | None = None
     flipped: bool | None = None
     comparable: bool = False
@@ -115,6 +118,10 @@ class RobustnessRecord:
         `Question.key` of the baseline question.
     study_id, dicom_id, question, truth : str
         As the table has them.
+    shape : tuple of int or None
+        Rows and columns of the image.
+    area : tuple of float or None
+        What its grids cover, as `Change.area`.
     said : Said or None
         The answer to it about the image as it is; None when it failed.
     changes : tuple of Change
@@ -128,6 +135,8 @@ class RobustnessRecord:
     dicom_id: str
     question: str
     truth: str
+    shape: tuple[int, int] | None = None
+    area: tuple[float, float, float, float] | None = None
     said: Said | None = None
     changes: tuple[Change, ...] = ()
     error: str = ""

@@ -21,13 +21,14 @@ from m3node.attention.output.record import digest_of
 from m3node.attention.output.setup import Setup
 from m3node.attention.questions.question import Question
 from m3node.attention.reading.looked import Looked
-from m3node.attention.robustness.asking import Asker, ask_all
+from m3node.attention.robustness.asking import ask_all
 from m3node.attention.robustness.draws import derived_seed
 from m3node.attention.robustness.families import Family, by_image, families
 from m3node.attention.robustness.perturbation import Perturbation
 from m3node.attention.robustness.record import RobustnessRecord, whole_record, write_record
 from m3node.attention.robustness.sheet import draw_sheet
 from m3node.attention.robustness.work import Work, blank_record
+from m3node.attention.running import Looks
 from m3node.errors import ConfigError, ImageError, M3NodeError
 from m3node.progress import Progress
 
@@ -46,7 +47,7 @@ class Bench:
         Of the run: with it, an image's id and a change's name, each change has its own.
     """
 
-    looker: Asker
+    looker: Looks
     setup: Setup
     images: ImageFolder
     livers: LiverOutlines

@@ -98,7 +98,7 @@ def _paste(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple
     (title,) = wrapped(tile.title, font, room, most=1) or [""]
     write(draw, (left * FINE, (top + LINE / 2) * FINE), title, font, anchor="lm", colour=GREY)
     canvas.paste(Image.fromarray(tile.picture), (left * FINE, (top + LINE) * FINE))
-    answer = f"changed: {tile.answer}" if tile.flipped else tile.answer
+    answer = f"contradicts: {tile.answer}" if tile.flipped else tile.answer
     lines = [(line, CHANGED if tile.flipped else WHITE) for line in wrapped(answer, font, room, most=ANSWER_LINES)]
     lines += [(line, GREY) for line in wrapped(tile.note, font, room, most=1)]
     for number, (line, colour) in enumerate(lines):

@@ -54,7 +54,13 @@ class Work:
     @property
     def record(self) -> RobustnessRecord:
         """What came of it."""
-        return replace(blank_record(self.family), said=self._said, changes=tuple(self._changes))
+        return replace(
+            blank_record(self.family),
+            shape=self._image.shape,
+            area=self._original.area,
+            said=self._said,
+            changes=tuple(self._changes),
+        )
 
     def note_paraphrase(self, variant: Question, looked: Looked | str) -> None:
         """Note the answer to a variant of the question, or why there is none."""
@@ -105,13 +111,14 @@ class Work:
         now = said(question, seen.looked)
         change = replace(
             blank,
+            area=seen.looked.area,
             said=now,
             flipped=flipped(self._said, self.family.baseline, now, question),
             comparable=comparable(self._said, now),
             similarity=similarity_of(self._original.grid, seen.undone, seen.floor),
         )
         apart = change.similarity if change.comparable else None
-        note = "" if apart is None else f"divergence {apart.jensen_shannon:.3f}"
+        note = "grids not comparable" if apart is None else f"divergence {apart.jensen_shannon:.3f}"
         self._changes.append(change)
         self.tiles.append(tile_of(seen.image, seen.looked, change.name, flipped=bool(change.flipped), note=note))
 
