@@ -109,6 +109,8 @@ def test_neither(text: str) -> None:
         ("Not only the left lung", "not only left lung"),
         ("No doubt the left lung", "no doubt left lung"),
         ("Unchanged, with no significant change", "unchanged with no significant change"),
+        ("Cardiomegaly without edema", "cardiomegaly without edema"),
+        ("There is an effusion, but no edema", "there is effusion but no edema"),
     ],
 )
 def test_what_only_holds_the_letters_of_a_yes_or_a_no_is_neither(text: str, wanted: str) -> None:
@@ -150,6 +152,12 @@ def test_other_answers_are_their_words(text: str, wanted: str) -> None:
         ("Pleural effusion? Yes.", "yes"),
         ("There is no significant change in the effusion.", "yes"),
         ("Effusions are seen in both lungs.", "yes"),
+        ("There is an effusion with no pneumothorax", "yes"),
+        ("There is an effusion without pneumothorax", "yes"),
+        ("There is an effusion and no pneumothorax", "yes"),
+        ("There is a pneumothorax without effusion", "no"),
+        ("An effusion is seen, with or without pneumonia", "yes"),
+        ("Effusion: present", "yes"),
     ],
 )
 def test_a_question_for_yes_or_no_is_answered_by_what_is_said_of_its_subject(text: str, wanted: str) -> None:
@@ -171,6 +179,9 @@ def test_a_statement_that_uses_all_of_the_questions_words_is_a_yes() -> None:
         ("There is an opacity in the left lung", "there is opacity in left lung"),
         ("No opacity is seen.", "no"),
         ("There are none", "no"),
+        ("In this image, no opacity is seen.", "no"),
+        ("There is one on the left, but no effusion.", "there is one on left but no effusion"),
+        ("The left one, without effusion", "left one without effusion"),
         ("I cannot tell; impossible to say", "unknown"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,10 @@ def table(tmp_path: Path) -> Path:
 def read(table: Path, text: str | bytes, columns: ColumnNames | None = None) -> list[Question]:
     table.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_questions(table, columns)
+
+
+def question(dicom_id: str, study_id: str, text: str, *, baseline: str = "", index: int = 0) -> Question:
+    return Question(2, dicom_id, study_id, text, baseline or text, index)
 
 
 def refusal(table: Path, text: str | bytes, columns: ColumnNames | None = None) -> str:
@@ -197,6 +203,40 @@ def test_of_many_questions_that_are_asked_twice_some_are_named_and_all_counted(t
 def test_the_same_words_about_another_image_or_study_are_another_question(table: Path) -> None:
     questions = read(table, f"{HEADER}\nd,s,Q?,yes\ne,s,Q?,yes\nd,t,Q?,yes\n")
     assert len({question.key for question in questions}) == 3
+
+
+def test_questions_that_look_alike_have_files_of_their_own() -> None:
+    alike = [
+        question("d", "s", "Q?"),
+        question("d", "s", "q?"),
+        question("d", "s", "Q!"),
+        question("d", "s", "Q?", baseline="B?"),
+        question("d", "s", "Q?", index=1),
+        question("s", "d", "Q?"),
+        question("d/1", "s", "Q?"),  # look the same as file names
+        question("d:1", "s", "Q?"),
+        question("d-1", "s", "Q?"),
+        question("", "s", "Q?"),
+        question("..", "s", "Q?"),
+        question("d" * 60, "s", "Q?"),
+        question("d" * 61, "s", "Q?"),
+        question("d\udcff", "s", "Q?"),  # as a command line gives what it cannot decode
+        question("d", "s\x1fd", "Q?"),
+        question("d\x1fd", "s", "Q?"),
+    ]
+    assert len({one.key.casefold() for one in alike}) == len(alike)
+
+
+def test_a_key_is_the_same_in_each_run_and_wherever_the_row_stands() -> None:
+    one = question("1.2.3", "study 7", "Is there an effusion?", index=2)
+    assert one.key == replace(one, line=99, strategy="other", truth="yes").key
+    assert one.key == "study-7_1.2.3_v2_c505ca902eea"
+
+
+@given(st.text(max_size=50), st.text(max_size=50), st.text(max_size=50), st.integers(0, 10**9))
+def test_a_key_is_safe_as_a_file_name(dicom_id: str, study_id: str, text: str, index: int) -> None:
+    key = question(dicom_id, study_id, text, index=index).key
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}", key)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff", "  \n"])

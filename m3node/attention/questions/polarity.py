@@ -22,7 +22,7 @@ OUTRIGHT: Final = {
 }
 """What a whole answer may consist of."""
 
-_CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "present", "absent", "none", "nil"}}
+_CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "none", "nil"}}
 """What decides a sentence where it stands alone between commas, colons or full stops: "No, but …", "Effusion: no"."""
 
 _BE = r"(?:is|are|was|were|been|has|have|had|do|does|did|can|could|should|would)"
@@ -72,7 +72,12 @@ _STATES = re.compile(
 """That something is there, with more about it."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|;\s*")
-_CLAUSE = re.compile(r",\s+|:\s+|\b(?:but|however|although|though|while|whereas)\b|\s[–—-]\s", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r",\s+|:\s+|\s[–—-]\s|\b(?:but|however|although|though|while|whereas)\b|\band\b(?= (?:no|there)\b)"
+    r"|(?=\bwith no\b)|(?<!\bor )(?=\bwithout\b)",
+    re.IGNORECASE,
+)
+_WITHOUT = re.compile(r"with no\b|without\b")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|(?:[^\W\d_][\u0300-\u036f]*)+")
 _ARTICLE = re.compile(r"\b(?:a|an|the) (?=\w)")
 
@@ -159,23 +164,28 @@ def _of_sentence(sentence: list[str], about: list[frozenset[str]], *, closed: bo
         return alone
     if any(_UNDECIDED.search(clause) for clause in sentence):
         return UNKNOWN
+    if not closed:  # what something comes without is not what was asked for
+        sentence = [clause for at, clause in enumerate(sentence) if at == 0 or not _WITHOUT.match(clause)]
     near = [clause for clause in sentence if _touches(clause, about)]
-    return next((said for clause in near or sentence if (said := _of_clause(clause, about, closed=closed))), "")
+    found = (_of_clause(clause, about, closed=closed) for clause in near or sentence)
+    return next((said for said in found if said is not None), "")
 
 
-def _of_clause(clause: str, about: list[frozenset[str]], *, closed: bool | None) -> str:
+def _of_clause(clause: str, about: list[frozenset[str]], *, closed: bool | None) -> str | None:
+    """As `polarity`; None when the next clause may still say it."""
     if re.match(r"yes\b", clause):
         return YES
     if _PERHAPS.search(clause):
         return UNKNOWN
     if (_NOTHING_THERE if closed is False else _DENIES).search(clause):
         return NO
-    if closed is False:
-        return ""
-    if _IS_THERE.search(clause):
+    if closed is not False and _IS_THERE.search(clause):
         return YES
+    states = _STATES.search(clause) is not None
+    if not closed:
+        return "" if states else None
     repeats = any(words <= topics(clause) for words in about)
-    return YES if closed and (repeats or _STATES.search(clause)) and (not about or _touches(clause, about)) else ""
+    return YES if repeats or (states and (not about or _touches(clause, about))) else None
 
 
 def _touches(clause: str, about: list[frozenset[str]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -55,7 +56,8 @@ class Question:
     @property
     def key(self) -> str:
         """Name of this question's files: the same in each run, safe as a file name, and of no other question."""
-        told = "\x1f".join((self.study_id, self.dicom_id, str(self.variant_index), self.baseline, self.text))
+        # As JSON: no text can pass for two of these, and what a command line could not decode is written out.
+        told = json.dumps((self.study_id, self.dicom_id, self.variant_index, self.baseline, self.text))
         digest = hashlib.sha256(told.encode()).hexdigest()[:12]
         parts = (_UNSAFE.sub("-", part)[:_SHOWN].strip("-.") or "x" for part in (self.study_id, self.dicom_id))
         return "_".join((*parts, f"v{self.variant_index}", digest))
