@@ -92,6 +92,10 @@ def test_there_is_nothing_to_show_without_attention_or_without_a_liver() -> None
     assert choose_attention([kept(3, None)], [], None) == ()
     empty = replace(region, parenchyma=VoxelMask.from_full(np.zeros(GEOMETRY.shape, dtype=np.bool_)))
     assert choose_attention([kept(3, None)], [], empty) == ()
+    parted = np.zeros(GEOMETRY.shape, dtype=np.bool_)
+    parted[[2, 6], 20:30, 20:30] = True
+    between = replace(region, parenchyma=VoxelMask.from_full(parted))
+    assert choose_attention([kept(4, None)], [], between) == ()
 
 
 def test_a_flood_of_lesions_does_not_become_a_flood_of_frames() -> None:
