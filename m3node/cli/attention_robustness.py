@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from m3node.cli.attention_options import add_model, add_questions, add_reading, column_names, make_looker
 from m3node.cli.extras import needs_extra
@@ -114,7 +115,7 @@ def _as_json(done: RobustnessRun, section: RobustnessSection, out: Path) -> dict
 def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     table = Table(
-        title=f"{section.questions} baseline questions, model {', '.join(section.models)}",
+        title=Text(_plain(f"{section.questions} baseline questions, model {', '.join(section.models)}")),
         caption="divergence: Jensen–Shannon, base 2, in brackets what resampling alone makes; top: intersection over "
         "union of the largest tenth of the cells; means are over grids of one mode that are not degenerate",
         box=None,
@@ -124,7 +125,7 @@ def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> Non
         table.add_column(heading, justify="right", no_wrap=True)
     for change in section.changes:
         table.add_row(
-            change.name,
+            Text(_plain(change.name)),  # a strategy of the table may hold rich's markup
             f"{change.flips} of {change.asked}",
             f"{change.right} of {change.judged}" if change.judged else "–",
             _number(change.jensen_shannon) + (f" ({_number(change.floor)})" if change.floor else ""),
@@ -137,7 +138,7 @@ def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> Non
     if done.reused:
         console.print(f"{done.reused} were done already and are as they were.")
     for where, why in section.errors[:_ERRORS_SHOWN]:
-        console.print(f"failed: {where}: {why}", markup=False)
+        console.print(_plain(f"failed: {where}: {why}"), markup=False)
     if len(section.errors) > _ERRORS_SHOWN:
         console.print(
             f"… and {len(section.errors) - _ERRORS_SHOWN} more; the records in {folder} name all", markup=False
@@ -146,6 +147,11 @@ def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> Non
     if section.is_test_model:
         console.print("This is a small test model: it shows that everything runs, and means nothing medically.")
     console.print(f"{ATTENTION_NOTICE} {NOT_FOR_CLINICAL_USE}")
+
+
+def _plain(text: str) -> str:
+    """What a table says, fit for a terminal: without escape sequences, on one line."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _number(value: float | None) -> str:

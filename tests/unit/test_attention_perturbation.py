@@ -16,6 +16,8 @@ from m3node.attention.robustness.kinds import KINDS, Kind
 from m3node.attention.robustness.perturbation import Perturbation, parse_list
 from m3node.errors import ConfigError
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "attention.md"
+
 BODY = np.s_[20:70, 15:60]
 
 
@@ -273,3 +275,12 @@ def test_drawn_places_are_different_ones(seed: int, size: int, count: int) -> No
     drawn = Draws(seed).some_of(size, count)
     assert len(set(drawn.tolist())) == len(drawn) == min(size, count)
     assert all(0 <= place < size for place in drawn)
+
+
+def test_the_document_names_every_change_with_its_strength() -> None:
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## Robustness")[2].partition("| change |")[2]
+    told = dict.fromkeys(KINDS, "")
+    for line in table.split("\n\n")[0].splitlines()[2:]:
+        name, _, default = (cell.strip().strip("`") for cell in line.strip("|").split("|"))
+        told[Kind(name)] = default
+    assert told == {kind: f"{facts.default:g}" for kind, facts in KINDS.items()}
