@@ -13,7 +13,7 @@ from m3node.logs import set_up
 COMMANDS: tuple[str, ...] = (
     *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover"),
     *("listen", "worker", "deliver", "watch"),
-    *("echo", "send", "config", "model", "demo", "evaluate", "phantoms"),
+    *("echo", "send", "config", "model", "demo", "evaluate", "phantoms", "attention"),
 )
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""
 

@@ -11,7 +11,7 @@ import pytest
 
 import m3node
 
-EXTRA = ("m3node.gemma", "m3node.detectors.medgemma", "m3node.evaluation.test_model")
+EXTRA = ("m3node.gemma", "m3node.detectors.medgemma", "m3node.evaluation.test_model", "m3node.attention")
 """Packages that may import what only the extra brings."""
 
 BLOCK = """
@@ -53,7 +53,9 @@ def test_every_module_of_the_core_is_imported_without_the_extras_packages() -> N
     assert told.returncode == 0
 
 
-@pytest.mark.parametrize("words", [("run", "--help"), ("config", "check"), ("model", "check", "--help")])
+@pytest.mark.parametrize(
+    "words", [("run", "--help"), ("config", "check"), ("model", "check", "--help"), ("attention", "run", "--help")]
+)
 def test_commands_work_without_it(words: tuple[str, ...]) -> None:
     assert run("from m3node.cli import main\nsys.exit(main())", *words).returncode == 0
 
@@ -64,6 +66,16 @@ def test_the_model_check_says_what_to_install() -> None:
     assert "this needs the module 'torch', which is not installed" in told.stderr
     assert "pip install 'm3node[medgemma]'" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_the_attention_analysis_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("dicom_id,study_id,question,answer\na,b,c,d\n", encoding="utf-8")
+    words = ("attention", "run", str(tmp_path / "table.csv"), "--images", str(tmp_path), "--out", str(tmp_path / "out"))
+    told = run("from m3node.cli import main\nsys.exit(main())", *words)
+    assert told.returncode == 2
+    assert "pip install 'm3node[attention]'" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_with_the_detector_says_what_to_install(tmp_path: Path) -> None:

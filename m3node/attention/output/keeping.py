@@ -21,7 +21,7 @@ from m3node.attention.output.record import write_record
 from m3node.attention.output.rows import Row
 from m3node.attention.output.scene import Scene
 from m3node.attention.output.setup import Setup
-from m3node.attention.output.visualization import TILE, Sheet, draw_visualization
+from m3node.attention.output.visualization import DEGENERATE_MARK, TILE, Sheet, draw_visualization
 from m3node.attention.questions.answers import is_correct
 from m3node.attention.questions.question import Question
 from m3node.attention.reading.looked import Looked
@@ -127,7 +127,12 @@ def keep_result(shelf: Shelf, asked: Asked, shown: Shown, looked: Looked) -> Row
     marks = shelf.setup.marks
     contents = {
         files.grid: _npy(grid),
-        files.overlay: draw_overlay(Scene.of(image, looked.area, WIDTH), grid, truth, marks),
+        files.overlay: draw_overlay(
+            Scene.of(image, looked.area, WIDTH),
+            grid,
+            truth,
+            (DEGENERATE_MARK, *marks) if looked.degenerate else marks,
+        ),
         files.visualization: draw_visualization(
             Sheet(
                 scene=Scene.of(image, looked.area, TILE),

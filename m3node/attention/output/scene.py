@@ -23,6 +23,10 @@ PADDING: Colour = (0, 0, 0)
 BODY: Colour = (126, 208, 150)
 TRUTH: Colour = (110, 190, 255)
 
+EVEN_TIMES = 4.0
+"""The colour scale ends at the largest cell, but not below so many times what an even spread gives each: what is flat
+must not look hot."""
+
 _EDGE: Colour = (70, 76, 86)
 _DIMMED = 0.35
 
@@ -67,7 +71,7 @@ class Scene:
         """Lay the heat map over the image, which is grey then: the map's colours must be its own."""
         side = self.picture.shape[0]
         values = cells_on_pixels(grid, (0.0, 0.0, float(side), float(side)), (side, side))
-        return overlaid(_grey(self.picture), values, float(grid.max()))
+        return overlaid(_grey(self.picture), values, peak_of(grid))
 
     def blocks(self, grid: npt.NDArray[np.floating], peak: float) -> Picture:
         """Draw the cells as they are, each of one colour, over nothing."""
@@ -123,6 +127,11 @@ class Scene:
         )
         square[top:bottom, left:right] = np.asarray(scaled) >= 128
         return square
+
+
+def peak_of(grid: npt.NDArray[np.floating]) -> float:
+    """Return the value at which the colour scale ends."""
+    return max(float(grid.max()), EVEN_TIMES / grid.size)
 
 
 def _placed(shape: tuple[int, int], area: Area, side: int) -> tuple[int, int, int, int]:

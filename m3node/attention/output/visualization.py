@@ -12,7 +12,7 @@ from m3node.attention.metrics.values import GridMetrics
 from m3node.attention.output.lines import wrapped
 from m3node.attention.output.overlay import png
 from m3node.attention.output.rows import Row
-from m3node.attention.output.scene import BODY, TRUTH, Picture, Scene
+from m3node.attention.output.scene import BODY, TRUTH, Picture, Scene, peak_of
 from m3node.drawing.heat import colour_bar
 from m3node.drawing.lettering import AMBER, BACKGROUND, FINE, GREY, WHITE, Colour, font_of, write
 from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
@@ -23,6 +23,8 @@ TITLE = 22
 BAR_ROOM = 92
 BAR_WIDTH = 16
 LINE = 21
+
+DEGENERATE_MARK = "No mode gave a grid that says anything."
 
 RIGHT: Colour = (126, 208, 150)
 WRONG: Colour = (255, 138, 120)
@@ -74,7 +76,7 @@ def draw_visualization(sheet: Sheet) -> bytes:
         left, top = GAP + number % 3 * (TILE + GAP), header + number // 3 * (TITLE + TILE + GAP)
         write(draw, (left * FINE, (top + TITLE / 2) * FINE), title, font_of(13), anchor="lm", colour=GREY)
         canvas.paste(tile, (left * FINE, (top + TITLE) * FINE))
-    _draw_bar(canvas, draw, float(sheet.grid.max()), (width - BAR_ROOM, header + TITLE))
+    _draw_bar(canvas, draw, peak_of(sheet.grid), (width - BAR_ROOM, header + TITLE))
     _draw_metrics(draw, sheet.row, (2 * (TILE + GAP) + GAP, header + TITLE + TILE + GAP), width - GAP)
     for number, text in enumerate(notices):
         at = (width * FINE / 2, (height - GAP / 2 - 22 * (len(notices) - number - 0.5)) * FINE)
@@ -130,7 +132,7 @@ def _words(row: Row, width: int) -> list[tuple[str, int, Colour]]:
 
 def _tiles(sheet: Sheet) -> list[tuple[str, Image.Image]]:
     scene, grid = sheet.scene, sheet.grid
-    peak, cells = float(grid.max()), grid.shape[0]
+    peak, cells = peak_of(grid), grid.shape[0]
     tiles: list[tuple[str, Picture]] = [
         ("as the model is shown it", scene.picture),
         (f"the grid, {cells} x {cells} image tokens", scene.blocks(grid, peak)),
@@ -194,8 +196,7 @@ def _draw_metrics(draw: ImageDraw.ImageDraw, row: Row, at: tuple[int, int], righ
         y += LINE
     if row.degenerate:
         room = (right - left) * FINE
-        warning = "No mode gave a grid that says anything: do not read this one."
-        for line in wrapped(warning, font_of(13), room):
+        for line in wrapped(f"{DEGENERATE_MARK} Do not read this one.", font_of(13), room):
             write(draw, (left * FINE, y * FINE), line, font_of(13), anchor="ls", colour=AMBER)
             y += LINE
 

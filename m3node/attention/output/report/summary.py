@@ -149,7 +149,7 @@ def summarise(setup: Setup, questions: Sequence[Question], rows: Sequence[Row], 
         strategies=tuple(by_strategy(compared)),
         groups=_shown_groups(groups, answered),
         modes=_modes(answered),
-        passed_over=tuple(Counter(why for row in answered for why in row.passed_over).most_common()),
+        passed_over=tuple(Counter(_shortly(why) for row in answered for why in row.passed_over).most_common()),
         worst_title=worst_title,
         worst=worst,
         doubtful=_doubtful(answered),
@@ -264,15 +264,24 @@ def _modes(answered: Sequence[Row]) -> tuple[ModeUse, ...]:
     return tuple(ModeUse(mode.value, counts[mode.value], bad[mode.value]) for mode in Mode if counts[mode.value])
 
 
+def _shortly(why: str) -> str:
+    """Mode and kind of trouble, without its numbers."""
+    return ": ".join(why.split(": ")[:2])
+
+
 def _case(row: Row, why: str = "") -> Case:
     metrics = () if row.metrics is None else tuple(metric_lines(row.metrics))
     return Case(row, kind_of(row), verdict(row), why, metrics)
 
 
 def _shown_groups(groups: Sequence[GroupConsistency], answered: Sequence[Row]) -> tuple[Group, ...]:
-    """Contradicting ones first, then by divergence; those of one variant, and those that agree in all, are left out."""
+    """Those with a wrong answer first, then those with different ones, then by divergence.
+
+    Different answers may all be right: a negated question has another one. What has one variant, or agrees in all, is
+    left out.
+    """
     several = [group for group in groups if group.consistent is not None and (not group.consistent or group.divergence)]
-    several.sort(key=lambda group: (bool(group.consistent), -(group.divergence or 0.0)))
+    several.sort(key=lambda group: (group.correct == group.judged, bool(group.consistent), -(group.divergence or 0.0)))
     members: dict[tuple[str, str, str], list[Row]] = {}
     for row in answered:
         members.setdefault(row.group, []).append(row)
