@@ -144,6 +144,7 @@ def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> Non
             f"… and {len(section.errors) - _ERRORS_SHOWN} more; the records in {folder} name all", markup=False
         )
     console.print(str(folder), markup=False)
+    console.print("The report of 'm3node attention run' with the same --out shows it, too; --resume where it has run.")
     if section.is_test_model:
         console.print("This is a small test model: it shows that everything runs, and means nothing medically.")
     console.print(f"{ATTENTION_NOTICE} {NOT_FOR_CLINICAL_USE}")

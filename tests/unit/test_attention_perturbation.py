@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_blur_is_round_in_millimetres_and_as_wide_as_said() -> None:
     across = 2.0 * np.sqrt((blurred * (c - middle[1]) ** 2).sum() / blurred.sum())
     assert down == pytest.approx(6.0, rel=0.1)
     assert across == pytest.approx(6.0, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [Kind.BLUR, Kind.ROTATION])
+def test_each_channel_of_a_coloured_image_is_its_own(kind: Kind) -> None:
+    grey = picture()
+    rgb = np.stack([grey.rgb[..., 0], grey.rgb[..., 0], 255 - grey.rgb[..., 0]], axis=2)
+    change = Perturbation(kind, KINDS[kind].default)
+    coloured = change.apply(replace(grey, rgb=rgb)).image.rgb
+    for channel in range(3):
+        alone = replace(grey, rgb=np.repeat(rgb[..., channel : channel + 1], 3, axis=2))
+        assert np.array_equal(coloured[..., channel], change.apply(alone).image.rgb[..., 0])
 
 
 def test_pixels_are_set_in_the_body_and_as_many_as_asked_for() -> None:

@@ -165,11 +165,11 @@ def _blur(image: InputImage, strength: float, _: Draws) -> Perturbed:
     """Round in millimetres, also where pixels are not square."""
     sigma_mm = strength * max(size * mm for size, mm in zip(image.shape, image.spacing, strict=True))
     sigma = tuple(sigma_mm / mm for mm in image.spacing)
-    rgb = np.empty_like(image.rgb)
-    for channel in range(rgb.shape[2]):
-        values = image.rgb[..., channel].astype(np.float32)
-        rgb[..., channel] = _to_bytes(ndimage.gaussian_filter(values, sigma, mode="nearest"))
-    return _still(image, rgb)
+
+    def blurred(channel: UInt8Array) -> UInt8Array:
+        return _to_bytes(ndimage.gaussian_filter(channel.astype(np.float32), sigma, mode="nearest"))
+
+    return _still(image, _by_channel(image.rgb, blurred))
 
 
 def _pixels(image: InputImage, strength: float, draws: Draws) -> Perturbed:
@@ -195,16 +195,17 @@ def _rotation(image: InputImage, strength: float, _: Draws) -> Perturbed:
     middle = np.array(image.shape) / 2.0
     to_original = np.column_stack([turn, middle - turn @ middle])
     offset = turn @ np.full(2, 0.5) + to_original[:, 2] - 0.5  # between middles of pixels
-    rgb = np.empty_like(image.rgb)
-    for channel in range(rgb.shape[2]):
-        rgb[..., channel] = ndimage.affine_transform(
-            image.rgb[..., channel], turn, offset, order=1, mode="grid-constant", cval=0
+
+    def turned(channel: UInt8Array) -> UInt8Array:
+        return np.asarray(
+            ndimage.affine_transform(channel, turn, offset, order=1, mode="grid-constant", cval=0), dtype=np.uint8
         )
+
     body = image.body
     if body is not None:
-        turned = ndimage.affine_transform(body.astype(np.uint8), turn, offset, order=0, mode="constant", cval=0)
-        body = turned.astype(np.bool_)
-    changed = replace(image, rgb=rgb, body=body, hu=None)
+        nearest = ndimage.affine_transform(body.astype(np.uint8), turn, offset, order=0, mode="constant", cval=0)
+        body = nearest.astype(np.bool_)
+    changed = replace(image, rgb=_by_channel(image.rgb, turned), body=body, hu=None)
     if abs(strength) >= _TURNED:
         changed = replace(changed, patient_left=None, patient_head=None)
     return Perturbed(changed, to_original)
@@ -228,6 +229,16 @@ def _pad(image: InputImage, strength: float, draws: Draws) -> Perturbed:
 
 def _still(image: InputImage, rgb: UInt8Array) -> Perturbed:
     return Perturbed(replace(image, rgb=rgb, hu=None), shifted_by(0, 0))
+
+
+def _by_channel(rgb: UInt8Array, work: Callable[[UInt8Array], UInt8Array]) -> UInt8Array:
+    """Change each channel; a grey image's but once."""
+    changed = np.empty_like(rgb)
+    changed[..., 0] = work(rgb[..., 0])
+    for channel in (1, 2):
+        same = np.array_equal(rgb[..., channel], rgb[..., 0])
+        changed[..., channel] = changed[..., 0] if same else work(rgb[..., channel])
+    return changed
 
 
 def _to_bytes(values: npt.NDArray[np.floating]) -> UInt8Array:

@@ -17,7 +17,9 @@ from m3node.drawing.lettering import AMBER, BACKGROUND, FINE, GREY, WHITE, Colou
 from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
 
 WIDTH = 190
-ACROSS = 5
+ACROSS = (4, 5, 6)
+"""Tiles in a row: the number that leaves the fewest places empty, of equal ones the largest."""
+
 GAP = 12
 LINE = 17
 ANSWER_LINES = 2
@@ -63,7 +65,7 @@ def draw_sheet(tiles: Sequence[Tile], record: RobustnessRecord, marks: Sequence[
     marks : sequence of str
         What must be said beside the notices, such as that the model is a test model.
     """
-    across = min(ACROSS, max(3, len(tiles)))
+    across = min(ACROSS, key=lambda many: (-len(tiles) % many, -many))
     down = -(-len(tiles) // across)
     width = across * (WIDTH + GAP) + GAP
     room = (width - 2 * GAP) * FINE
