@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,10 @@ def read_dicom(path: Path) -> InputImage:
     """
     name = shown(path)
     try:
-        opened = open_part10(path, name=name, tags=_TAGS, digest=False)
-        return _read(path, name, opened)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's name values; what matters is judged here
+            opened = open_part10(path, name=name, tags=_TAGS, digest=False)
+            return _read(path, name, opened)
     except InputRejected as error:
         if error.reason is Reason.NOT_DICOM:
             raise ImageError(f"{name} is no PNG, JPEG or DICOM file; convert it to one of them") from error

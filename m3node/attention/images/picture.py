@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,12 @@ _FORMATS = ("PNG", "JPEG")
 _DECODER_ERRORS = (*PARSER_ERRORS, OSError, SyntaxError)
 """What PIL raises on bytes that are not what they claim to be."""
 
+_ORIENTATION = 0x0112
+"""EXIF tag; 1 is as stored."""
+
+_STRIP = 1 << 20
+"""Pixels that are converted together."""
+
 _GREY_SPREAD = 12
 _GREY_SHARE = 0.99
 """An image is grey when so many pixels' channels differ by so little: JPEG blurs colour, and readers draw arrows."""
@@ -33,8 +40,9 @@ _GREY_SHARE = 0.99
 def read_picture(path: Path) -> InputImage:
     """Read a PNG or JPEG.
 
-    EXIF orientation is applied, transparency put on black, palettes and CMYK resolved. Grey of 16 bits is stretched
-    from its lowest to its highest value, since nothing says how many of the bits are used.
+    EXIF orientation is applied (boxes and masks are of the image so turned), transparency put on black, palettes and
+    CMYK resolved. Grey of 16 bits is stretched from its lowest to its highest value, since nothing says how many of
+    the bits are used.
 
     Raises
     ------
@@ -42,7 +50,7 @@ def read_picture(path: Path) -> InputImage:
         Too small, too large, cut short or broken.
     """
     with opened(path) as picture:
-        rgb = _rgb(ImageOps.exif_transpose(picture))
+        rgb = _rgb(picture)
     check_spacing(shown(path), rgb.shape[0], rgb.shape[1], (1.0, 1.0))
     kind = ImageKind.XRAY if is_grey(rgb) else ImageKind.OTHER
     return InputImage(path=path, rgb=rgb, kind=kind)
@@ -73,22 +81,41 @@ def is_grey(rgb: npt.NDArray[np.uint8]) -> bool:
 
 
 def _rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    if picture.mode.startswith(("I", "F")):
-        return grey_to_rgb(_stretched(np.asarray(picture)))
-    if picture.mode in {"LA", "PA", "RGBA", "La", "RGBa"} or "transparency" in picture.info:
-        transparent = picture.convert("RGBA")
-        black = Image.new("RGBA", transparent.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, transparent)
-    return np.array(picture.convert("RGB"))
+    """Convert strip by strip: PIL would hold several copies of the whole."""
+    if _is_turned(picture):
+        picture = ImageOps.exif_transpose(picture)
+    deep = picture.mode.startswith(("I", "F"))
+    low, high = cast(tuple[float, float], picture.getextrema()) if deep else (0.0, 0.0)
+    rgb = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        if deep:
+            rgb[top : top + rows] = _stretched(np.asarray(strip), low, high)[..., np.newaxis]
+        else:
+            rgb[top : top + rows] = np.asarray(_opaque(strip).convert("RGB"))
+    return rgb
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    try:
+        return bool(picture.getexif().get(_ORIENTATION, 1) != 1)
+    except _DECODER_ERRORS:  # the picture itself may be whole
+        return False
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if picture.mode not in {"LA", "PA", "RGBA", "La", "RGBa"} and "transparency" not in picture.info:
+        return picture
+    transparent = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", transparent.size, (0, 0, 0, 255)), transparent)
+
+
+def _stretched(values: npt.NDArray[np.generic], low: float, high: float) -> npt.NDArray[np.uint8]:
+    share = (values.astype(np.float64) - low) / max(high - low, 1.0)
+    return np.asarray(np.rint(255.0 * share), dtype=np.uint8)
 
 
 def grey_to_rgb(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Repeat a grey image for red, green and blue."""
     return np.repeat(grey[..., np.newaxis], 3, axis=-1)
-
-
-def _stretched(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    scaled = values.astype(np.float32) - low
-    scaled *= 255.0 / max(high - low, 1.0)
-    return np.asarray(np.rint(scaled), dtype=np.uint8)
