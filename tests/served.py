@@ -28,6 +28,26 @@ SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.5"]
 
 
+def delivering(name: str, ae_title: str, port: int, *, callers: Iterable[str] = ("PACS",), more: str = "") -> str:
+    """The settings of a node that delivers to one destination, without much waiting; ``more`` is of the destination."""
+    known = ", ".join(f'{{ae_title = "{caller}"}}' for caller in callers)
+    return f"""
+[listener]
+receivers = 1
+callers = [{known}]
+[completeness]
+quiet_seconds = 1
+[delivery]
+retry_first_seconds = 0.5
+[[destinations]]
+name = "{name}"
+ae_title = "{ae_title}"
+host = "127.0.0.1"
+port = {port}
+{more}
+"""
+
+
 class ServedNode:
     """``m3node serve`` as a process group of its own.
 

@@ -24,7 +24,7 @@ from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings, Destination, ListenerSettings, Settings
 from made_series import phantom_series
 from ports import free_port
-from served import serving
+from served import delivering, serving
 from waiting import wait_for
 
 NOW = 1_800_000_000.0
@@ -140,28 +140,13 @@ def test_an_orthanc_that_does_not_let_us_ask_is_asked_again_later_and_the_object
     assert from_json((box.sent / f"{entry.name}.json").read_bytes()).state is DeliveryState.CONFIRMED
 
 
-NODE = """
-[listener]
-receivers = 1
-callers = [{{ae_title = "PACS"}}]
-[completeness]
-quiet_seconds = 1
-[delivery]
-retry_first_seconds = 0.5
-[[destinations]]
-name = "orthanc"
-ae_title = "ORTHANC"
-host = "127.0.0.1"
-port = {port}
-commitment = true
-"""
-
-
 def test_a_whole_node_has_its_results_confirmed_by_orthanc(tmp_path: Path, program: Callable[[str], str]) -> None:
     series = phantom_series(tmp_path / "series", 1)
     with (
         start_orthanc(program("Orthanc"), tmp_path / "orthanc") as orthanc,
-        serving(tmp_path / "node", NODE.format(port=orthanc.dicom_port)) as node,
+        serving(
+            tmp_path / "node", delivering("orthanc", "ORTHANC", orthanc.dicom_port, more="commitment = true")
+        ) as node,
     ):
         orthanc.add_modality("m3node", "M3NODE", node.port)
         node.send(*series)

@@ -17,22 +17,8 @@ from pydicom.uid import CTImageStorage, GrayscaleSoftcopyPresentationStateStorag
 from fake_pacs import COMPREHENSIVE_3D_SR
 from m3node.evaluation.ct_writer import seeded_uid
 from made_series import phantom_series
-from served import ServedNode, serving
+from served import ServedNode, delivering, serving
 
-SETTINGS = """
-[listener]
-receivers = 1
-callers = [{{ae_title = "STORESCU"}}, {{ae_title = "ORTHANC"}}]
-[completeness]
-quiet_seconds = 1
-[delivery]
-retry_first_seconds = 0.5
-[[destinations]]
-name = "orthanc"
-ae_title = "ORTHANC"
-host = "127.0.0.1"
-port = {port}
-"""
 RESULTS = Counter(
     {
         COMPREHENSIVE_3D_SR: 2,
@@ -64,7 +50,9 @@ def orthanc_and_node(
     """An Orthanc that knows the node as a modality, and a node that knows the Orthanc as sender and archive."""
     with (
         start_orthanc(program("Orthanc"), folder / "orthanc", lua=lua) as orthanc,
-        serving(folder / "node", SETTINGS.format(port=orthanc.dicom_port)) as node,
+        serving(
+            folder / "node", delivering("orthanc", "ORTHANC", orthanc.dicom_port, callers=("STORESCU", "ORTHANC"))
+        ) as node,
     ):
         orthanc.add_modality("m3node", "M3NODE", node.port)
         yield orthanc, node

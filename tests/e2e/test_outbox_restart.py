@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fake_pacs import fake_pacs
-from made_series import phantom_series
 from ports import free_port
-from served import serving
+from quick_node import made
+from quick_series import quick_series
 
-SETTINGS = """
-[listener]
-receivers = 1
-callers = [{{ae_title = "PACS"}}]
-[completeness]
-quiet_seconds = 1
+DELIVERIES = """
 [delivery]
 retry_first_seconds = 0.5
 [[destinations]]
@@ -26,13 +21,16 @@ port = {port}
 
 
 def test_results_for_an_archive_that_is_down_wait_and_go_after_the_node_was_restarted(tmp_path: Path) -> None:
-    series = phantom_series(tmp_path / "series", 15)
     port = free_port()
-    with serving(tmp_path / "node", SETTINGS.format(port=port)) as node:
-        node.send(*series)
+    with made(tmp_path / "node", DELIVERIES.format(port=port)) as node:
+        node.start()
+        node.send(*quick_series(tmp_path / "series", "restart"))
         node.until(lambda: len(list(node.layout.outbox.glob("pacs/*.json"))) == 4)
-    with fake_pacs(port=port) as pacs, serving(tmp_path / "node", SETTINGS.format(port=port)) as node:
-        node.until(lambda: len(list(node.layout.outbox.glob("pacs/sent/*.json"))) == 4)
-        assert len(pacs.kept) == 4
-        assert sorted(pacs.offered) == sorted(pacs.kept)
+        assert node.stop() == 0
+        with fake_pacs(port=port) as pacs:
+            node.start()
+            node.until(lambda: len(list(node.layout.outbox.glob("pacs/sent/*.json"))) == 4)
+            assert node.stop() == 0
+            assert len(pacs.kept) == 4
+            assert sorted(pacs.offered) == sorted(pacs.kept)
         assert len(list(node.layout.results.iterdir())) == 1
