@@ -79,6 +79,9 @@ def test_the_middle_is_that_of_the_image_where_the_square_does_not_lie_evenly_ar
     # 3 columns in a square of 4: padding is one column on the right, the image's middle 1.5 of 4 columns from the left.
     found = grid_metrics(np.array([[0.1, 0.5, 0.2, 0.2]]), (0.0, 0.0, 4.0, 4.0), image(4, 3))
     assert found.left_fraction == pytest.approx(0.1 + 0.5 / 2)
+    turned = grid_metrics(np.array([[0.1], [0.5], [0.2], [0.2]]), (0.0, 0.0, 4.0, 4.0), image(3, 4))
+    assert turned.apical_fraction == pytest.approx(0.1 + 0.5 / 2)
+    assert turned.centre_row == found.centre_column
     assert found.centre_column == pytest.approx((0.1 * 0.5 + 0.5 * 1.5 + 0.2 * 2.5 + 0.2 * 3.5) / 3)
 
 
@@ -302,6 +305,10 @@ def test_largest_cells_are_a_share_and_those_as_large() -> None:
     p[0, :2], q[0, 1:3] = 0.5, 0.5  # two of twenty cells, one in common: a third
     assert top_overlap(p, q) == pytest.approx(1 / 3)
     assert top_overlap(p, q, share=1.0) == 1.0
+    few, many = np.zeros((7, 10)), np.arange(70.0).reshape(7, 10)
+    few[6, 3:] = 1  # a tenth: seven of seventy
+    assert top_overlap(few, many) == 1.0
+    assert top_overlap(np.eye(1, 11), np.arange(11.0)[None, ::-1]) == 0.5  # one has anything; two of eleven
     assert top_overlap(p, np.full((2, 10), 0.05)) == pytest.approx(0.1)  # all of a flat grid are largest
 
 

@@ -147,6 +147,7 @@ def test_a_row_without_a_question_is_kept_for_its_own_failure(table: Path) -> No
         ("d,s,Q?,,B?,,1,,1 2 3,", "line 2, column truth_box: '1 2 3' is not four numbers"),
         ("d,s,Q?,,B?,,1,,1 2 a 4,", "line 2, column truth_box: '1 2 a 4' is not four numbers"),
         ("d,s,Q?,,B?,,1,,5 2 3 4,", "line 2, column truth_box: '5 2 3 4' is no box"),
+        ("d,s,Q?,,B?,,1,,1 2 1 4,", "line 2, column truth_box: '1 2 1 4' is no box"),
         ("d,s,Q?,,B?,,1,,1 2 nan 4,", "line 2, column truth_box: '1 2 nan 4' is no box"),
         ("d,s,Q?,,B?,,1,,,../secret.png", "line 2, column truth_mask: '../secret.png' does not lie below"),
         ("d,s,Q?,,B?,,1,,,/etc/passwd", "line 2, column truth_mask: '/etc/passwd' does not lie below"),
