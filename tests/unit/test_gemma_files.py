@@ -146,6 +146,15 @@ def test_a_tokenizer_that_knows_no_image(copy: Path, role: str) -> None:
     assert f"has no {role}_token" in refusal(copy)
 
 
+def test_a_tokenizer_that_takes_its_image_tokens_for_unknown_words(copy: Path) -> None:
+    """They are named, and the vocabulary has them not: every one would be the same token."""
+    tree = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] != "<end_of_image>"]
+    (copy / "tokenizer.json").write_text(json.dumps(tree), encoding="utf-8")
+    edit_json(copy / "tokenizer_config.json", lambda tree: tree.update(unk_token="<end_of_image>"))
+    assert "has no eoi_token, or not the config's" in refusal(copy)
+
+
 def test_a_tokenizer_whose_image_token_is_not_the_configs(copy: Path) -> None:
     edit_json(copy / "config.json", lambda tree: tree.update(image_token_index=9, image_token_id=9))
     assert "or not the config's" in refusal(copy)

@@ -265,15 +265,17 @@ def test_two_threads_do_not_meet(
 def test_layers_that_the_model_lacks_are_refused(
     model: GemmaModel, prompts: list[list[int]], features: torch.Tensor, answers: list[Answer]
 ) -> None:
-    with pytest.raises(ConfigError, match="language layers 0 to 3, none of number 4"):
-        read_answers(model, prompts, features, answers, [[]] * 4, (1, 4))
+    for wrong in (4, -1):
+        with pytest.raises(ConfigError, match=f"language layers 0 to 3, none of number {wrong}"):
+            read_answers(model, prompts, features, answers, [[]] * 4, (1, wrong))
 
 
 def test_rows_beyond_the_answer_are_refused(
     model: GemmaModel, prompts: list[list[int]], features: torch.Tensor, answers: list[Answer]
 ) -> None:
-    with pytest.raises(ValueError, match="an answer of 1 tokens has no row 1"):
-        read_answers(model, prompts, features, answers, [[0], [1], [0], [0]], GLOBAL)
+    for wrong in (1, -1):
+        with pytest.raises(ValueError, match=f"an answer of 1 tokens has no row {wrong}"):
+            read_answers(model, prompts, features, answers, [[0], [wrong], [0], [0]], GLOBAL)
 
 
 def test_the_image_is_found_by_its_tokens(model: GemmaModel, prompts: list[list[int]]) -> None:

@@ -19,7 +19,7 @@ from m3node.evaluation.ct_writer import axial_geometry
 from m3node.imaging.mask import VoxelMask
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Findings, Outcome, PredecessorReport
-from m3node.results.store import load_findings, save_findings
+from m3node.results.store import load_findings, missing_files, save_findings
 from m3node.results.uids import run_digest
 from made_findings import made_findings, with_attention, without_liver
 
@@ -189,3 +189,20 @@ def test_findings_whose_masks_are_gone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "masks.npz").unlink()
     with pytest.raises(ResultError, match=r"cannot read .*masks\.npz"):
         load_findings(tmp_path)
+
+
+def test_the_files_that_findings_name_and_that_are_gone_are_told(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("no liver", "no map", "all", "damaged")}
+    made = made_findings(GEOMETRY)
+    for name, findings in zip(folders, (without_liver(made), made, with_attention(made), made), strict=True):
+        save_findings(findings, folders[name])
+    assert {name: missing_files(folder) for name, folder in folders.items()} == dict.fromkeys(folders, ())
+    for folder in folders.values():
+        for name in ("masks.npz", "attention.npz"):
+            (folder / name).unlink(missing_ok=True)
+    for content in ("[]", "{", ""):
+        (folders["damaged"] / "findings.json").write_text(content)
+        assert missing_files(folders["damaged"]) == ()
+    assert missing_files(folders["no liver"]) == missing_files(tmp_path / "none") == ()
+    assert missing_files(folders["no map"]) == ("masks.npz",)
+    assert missing_files(folders["all"]) == ("masks.npz", "attention.npz")
