@@ -304,7 +304,8 @@ def test_largest_cells_are_a_share_and_those_as_large() -> None:
     p, q = np.zeros((2, 10)), np.zeros((2, 10))
     p[0, :2], q[0, 1:3] = 0.5, 0.5  # two of twenty cells, one in common: a third
     assert top_overlap(p, q) == pytest.approx(1 / 3)
-    assert top_overlap(p, q, share=1.0) == 1.0
+    assert top_overlap(p, q, share=1.0) == pytest.approx(1 / 3)  # cells with nothing are never among them
+    assert top_overlap(p + 0.1, q + 0.2, share=1.0) == 1.0
     few, many = np.zeros((7, 10)), np.arange(70.0).reshape(7, 10)
     few[6, 3:] = 1  # a tenth: seven of seventy
     assert top_overlap(few, many) == 1.0
