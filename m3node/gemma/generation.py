@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from m3node.gemma.cache import roomy_cache
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.tails import PromptStates, prompt_states
 
 BUCKET_TOKENS = 32
 """Prompts whose lengths differ by no more than this share a batch: padding is computed like everything else."""
@@ -35,11 +36,14 @@ class Answer:
         It ended by itself, before the token limit.
     log_probs : tuple of float
         Natural logarithm of each token's probability when it was chosen; empty when that was not noted.
+    states : PromptStates or None
+        What the model made of the prompt, where that was to be kept; makes two answers no less equal.
     """
 
     token_ids: tuple[int, ...]
     ended: bool
     log_probs: tuple[float, ...] = ()
+    states: PromptStates | None = field(default=None, compare=False, repr=False)
 
     def text(self, model: GemmaModel) -> str:
         """All of it, special tokens too."""
@@ -92,6 +96,7 @@ def generate(
     *,
     max_new_tokens: int,
     ended: Callable[[int], None] | None = None,
+    keep_prompts: bool = False,
 ) -> list[Answer]:
     """Answer prompts, each about one image, always with the likeliest token.
 
@@ -107,6 +112,9 @@ def generate(
         An answer that has not ended by then is cut off.
     ended : callable, optional
         Told, every few tokens, how many answers have ended; what it raises ends the work.
+    keep_prompts : bool
+        Leave each prompt's keys and values with its answer, for reading it back at little cost. They take as much
+        memory as generation itself for as long as the answers are held.
 
     Returns
     -------
@@ -124,7 +132,14 @@ def generate(
 
     for bucket in buckets([len(prompt) for prompt in prompts]):
         chosen = torch.tensor(bucket, device=features.device)
-        batch = _generate(model, [prompts[index] for index in bucket], features[chosen], max_new_tokens, told)
+        batch = _generate(
+            model,
+            [prompts[index] for index in bucket],
+            features[chosen],
+            max_new_tokens,
+            told,
+            keep_prompts=keep_prompts,
+        )
         answers.update(zip(bucket, batch, strict=True))
     return [answers[index] for index in range(len(prompts))]
 
@@ -190,6 +205,8 @@ def _generate(
     features: torch.Tensor,
     max_new_tokens: int,
     told: Callable[[int], None],
+    *,
+    keep_prompts: bool,
 ) -> list[Answer]:
     network: Any = model.network
     config: Any = network.config.text_config
@@ -205,6 +222,7 @@ def _generate(
 
     # A copy, so that the states of all the prompt are not held until the last answer ends.
     hidden = read_in(model, batch, features, past_key_values=cache, use_cache=True)[:, -1:].clone()
+    states = prompt_states(cache, batch.padding) if keep_prompts else [None] * count
     seen, positions = batch.seen, batch.positions[:, -1:]
     padding = any(batch.padding)
     for step in range(max_new_tokens):
@@ -237,7 +255,8 @@ def _generate(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-    return _answers(said, log_probs, end_tokens(model))
+    answers = _answers(said, log_probs, end_tokens(model))
+    return [replace(answer, states=its) for answer, its in zip(answers, states, strict=True)]
 
 
 def _answers(said: torch.Tensor, log_probs: torch.Tensor, ends: frozenset[int]) -> list[Answer]:

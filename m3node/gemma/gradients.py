@@ -15,6 +15,7 @@ from m3node.gemma.attention import make_readable, softmax_rows
 from m3node.gemma.generation import Answer, padded, read_in
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.reading import image_span
+from m3node.gemma.tails import read_tails
 
 
 class GradientRows:
@@ -117,7 +118,8 @@ def read_relevance(  # noqa: PLR0917 - an answer and all that led to it
 ) -> Relevance:
     """Find what one answer's tokens hung on, in one pass forward and one back.
 
-    Gradients run through the layers from the lowest wanted one on; the weights themselves have none.
+    Gradients run through the layers from the lowest wanted one on; the weights themselves have none. Where the answer
+    holds its prompt's states, they run through the answer's tokens only: no prompt hangs on what comes after it.
 
     Parameters
     ----------
@@ -133,12 +135,17 @@ def read_relevance(  # noqa: PLR0917 - an answer and all that led to it
     first, last = image_span(model, prompt)
     # Tensors of inference mode cannot take part in a graph: all that does is made, or copied, in here.
     with torch.inference_mode(mode=False), torch.enable_grad():
-        # Where each query stands that produced a wanted token.
-        queries = torch.tensor([[len(prompt) - 1 + row for row in rows]], device=model.device)
+        # Where each query stands that produced a wanted token, among those of the pass.
+        start = len(prompt) - 1 if answer.states is None else 0
+        queries = torch.tensor([[start + row for row in rows]], device=model.device)
         said = torch.tensor([answer.token_ids[row] for row in rows], device=model.device)
         wanted = GradientRows(queries, layers)
-        batch = padded(model, [[*prompt, *answer.token_ids[: max(rows)]]])
-        hidden = read_in(model, batch, features[None].clone(), use_cache=False, attention_graph=wanted)
+        said_before = answer.token_ids[: max(rows)]
+        if answer.states is None:
+            batch = padded(model, [[*prompt, *said_before]])
+            hidden = read_in(model, batch, features[None].clone(), use_cache=False, attention_graph=wanted)
+        else:
+            hidden = read_tails(model, [prompt], [answer.states], [said_before], attention_graph=wanted).hidden
         logits = network.lm_head(hidden[0, queries[0]]).float()
         log_probs = logits.log_softmax(dim=-1).gather(-1, said[:, None])[:, 0]
         relevance = wanted.relevance(log_probs.sum())[0, ..., first:last]

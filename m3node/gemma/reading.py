@@ -12,9 +12,10 @@ import torch
 
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma.attention import AttentionRows, make_readable
-from m3node.gemma.generation import Answer, PaddedBatch, buckets, padded, read_in
+from m3node.gemma.generation import Answer, buckets, padded, read_in
 from m3node.gemma.heads import Heads
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.tails import PromptStates, read_tails
 
 _Ids = Sequence[int]
 
@@ -51,6 +52,7 @@ class _Asked:
     answer: _Ids
     rows: _Ids
     words: _Ids
+    states: PromptStates | None
 
 
 @torch.inference_mode()
@@ -66,6 +68,8 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
     words: Sequence[Sequence[int]] = (),
 ) -> list[Reading]:
     """Read answers in one pass over prompt and answer each, with the answer given.
+
+    The prompts are not read in again where all the answers hold their states.
 
     Parameters
     ----------
@@ -114,7 +118,13 @@ def read_answers(  # noqa: PLR0917 - an answer and all that led to it
     lengths = [len(prompt) + len(answer.token_ids) for prompt, answer in zip(prompts, answers, strict=True)]
     for bucket in buckets(lengths):
         asked = [
-            _Asked(prompts[index], answers[index].token_ids, rows[index], words[index] if words else ())
+            _Asked(
+                prompt=prompts[index],
+                answer=answers[index].token_ids,
+                rows=rows[index],
+                words=words[index] if words else (),
+                states=answers[index].states,
+            )
             for index in bucket
         ]
         chosen = torch.tensor(bucket, device=features.device)
@@ -141,13 +151,24 @@ def image_span(model: GemmaModel, prompt: Sequence[int]) -> tuple[int, int]:
 def _read(
     model: GemmaModel, asked: Sequence[_Asked], features: torch.Tensor, layers: Sequence[int], heads: Heads
 ) -> list[Reading]:
-    # The last token's own state decides on nothing that was said.
-    batch = padded(model, [[*one.prompt, *one.answer[:-1]] for one in asked])
-    # Where the query stands that produced each answer's first token.
-    starts = [before + len(one.prompt) - 1 for before, one in zip(batch.padding, asked, strict=True)]
-    wanted = AttentionRows(*_places(model, batch, asked, starts), layers, heads) if layers else None
+    states = [one.states for one in asked if one.states is not None]
+    read_on = len(states) == len(asked)
+    if read_on:
+        longest = max(len(one.prompt) for one in asked)
+        padding, starts = [longest - len(one.prompt) for one in asked], [0] * len(asked)
+    else:
+        # The last token's own state decides on nothing that was said.
+        batch = padded(model, [[*one.prompt, *one.answer[:-1]] for one in asked])
+        # Where the query stands that produced each answer's first token.
+        padding = list(batch.padding)
+        starts = [before + len(one.prompt) - 1 for before, one in zip(padding, asked, strict=True)]
+    wanted = AttentionRows(*_places(model, padding, asked, starts), layers, heads) if layers else None
     more = {} if wanted is None else {"attention_rows": wanted}
-    hidden = read_in(model, batch, features, use_cache=False, **more)
+    if read_on:
+        prompts, answers = [one.prompt for one in asked], [one.answer[:-1] for one in asked]
+        hidden = read_tails(model, prompts, states, answers, **more).hidden
+    else:
+        hidden = read_in(model, batch, features, use_cache=False, **more)
     log_probs = _log_probs(model, hidden, starts, [one.answer for one in asked])
     if wanted is None:
         return [Reading(log_probs=found, attention=None, words=None) for found in log_probs]
@@ -165,13 +186,13 @@ def _read(
 
 
 def _places(
-    model: GemmaModel, batch: PaddedBatch, asked: Sequence[_Asked], starts: Sequence[int]
+    model: GemmaModel, padding: Sequence[int], asked: Sequence[_Asked], starts: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where the wanted queries stand in the padded sequences, and where the images and wanted words do."""
+    """Return where the wanted queries stand among those of the pass, and images and wanted words among its keys."""
     most, most_words = max(len(one.rows) for one in asked), max(len(one.words) for one in asked)
     queries: list[list[int]] = []
     keys: list[list[int]] = []
-    for one, before, start in zip(asked, batch.padding, starts, strict=True):
+    for one, before, start in zip(asked, padding, starts, strict=True):
         if not all(0 <= row < len(one.answer) for row in one.rows):
             raise ValueError(f"an answer of {len(one.answer)} tokens has no row {max(one.rows)}")
         if not all(0 <= place < len(one.prompt) for place in one.words):
@@ -179,7 +200,7 @@ def _places(
         first, last = image_span(model, one.prompt)
         # Fewer rows or words than others have are filled up with one that nobody looks at.
         queries.append([start + row for row in one.rows] + [start] * (most - len(one.rows)))
-        told = [before + place for place in one.words] + [start] * (most_words - len(one.words))
+        told = [before + place for place in one.words] + [before + first] * (most_words - len(one.words))
         keys.append([*range(before + first, before + last), *told])
     return (
         torch.tensor(queries, dtype=torch.int64, device=model.device).reshape(len(asked), most),

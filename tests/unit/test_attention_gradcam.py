@@ -47,9 +47,10 @@ def prompt(model: GemmaModel) -> list[int]:
     return prompt_ids(model, QUESTION)
 
 
-@pytest.fixture(scope="module")
-def answer(model: GemmaModel, prompt: list[int], features: torch.Tensor) -> Answer:
-    (answer,) = generate(model, [prompt], features[None], max_new_tokens=6)
+@pytest.fixture(scope="module", params=["read on", "read anew"])
+def answer(request: pytest.FixtureRequest, model: GemmaModel, prompt: list[int], features: torch.Tensor) -> Answer:
+    """With what the model made of the prompt, and without."""
+    (answer,) = generate(model, [prompt], features[None], max_new_tokens=6, keep_prompts=request.param == "read on")
     assert len(answer.token_ids) == 6
     return answer
 

@@ -33,6 +33,9 @@ _TOGETHER = 16
 
 Result = TypeVar("Result")
 
+_Question = tuple[str, tuple[int, ...]]
+"""Its text, and its prompt."""
+
 NO_TOKENS = "the answer has no words"
 """Why nothing was read."""
 
@@ -78,8 +81,7 @@ class Looker:
 
     def __init__(self, model: GemmaModel, plan: ReadingPlan, terms: TermList) -> None:
         self._model, self._plan, self._terms = model, plan, terms
-        self._answered_together = BatchSize(_TOGETHER)
-        self._read_together = BatchSize(_TOGETHER)
+        self._together = BatchSize(_TOGETHER)
 
     def features(self, image: InputImage) -> torch.Tensor:
         """Encode an image once, for all questions about it.
@@ -121,7 +123,12 @@ class Looker:
             The model broke off, or not even one question fits into memory.
         """
         area = SquareFrame.of(image.shape, image.spacing).area
-        return _guarded(lambda: self._asked_together(features, area, texts))
+        questions = [(text, tuple(prompt_ids(self._model, text))) for text in texts]
+        return _guarded(
+            lambda: list(
+                in_batches(questions, lambda part: self._looked_together(features, area, part), size=self._together)
+            )
+        )
 
     @torch.inference_mode()
     def _encode(self, images: Sequence[InputImage]) -> list[torch.Tensor]:
@@ -131,23 +138,27 @@ class Looker:
         last = model.sizes.vision_layers - 1
         return list(image_features(model, normalised(pixels, model.dtype), None, (0, last)))
 
-    def _asked_together(
-        self, features: torch.Tensor, area: tuple[float, float, float, float], texts: Sequence[str]
+    def _looked_together(
+        self, features: torch.Tensor, area: tuple[float, float, float, float], questions: Sequence[_Question]
     ) -> list[Looked]:
-        asked = self._answers(features, texts)
-        readings = self._readings(features, asked)
-        return [self._looked(features, area, *one) for one in zip(asked, readings, strict=True)]
-
-    def _answers(self, features: torch.Tensor, texts: Sequence[str]) -> list[_Asked]:
-        prompts = [tuple(prompt_ids(self._model, text)) for text in texts]
-        answers = in_batches(
+        """Answer, read back and weigh some questions; what generation left behind is gone with them."""
+        prompts = [prompt for _, prompt in questions]
+        batch = features[None].expand(len(questions), -1, -1)
+        limit = self._plan.max_new_tokens
+        answers = generate(self._model, prompts, batch, max_new_tokens=limit, keep_prompts=True)
+        asked = [self._asked(text, prompt, one) for (text, prompt), one in zip(questions, answers, strict=True)]
+        # One pass, which serves both raw and gated.
+        readings = read_answers(
+            self._model,
             prompts,
-            lambda part: generate(
-                self._model, part, _repeated(features, part), max_new_tokens=self._plan.max_new_tokens
-            ),
-            size=self._answered_together,
+            batch,
+            [_read_part(one) for one in asked],
+            [one.rows for one in asked],
+            self._plan.layers,
+            "all",
+            words=[one.term_tokens for one in asked],
         )
-        return [self._asked(*one) for one in zip(texts, prompts, answers, strict=True)]
+        return [self._looked(features, area, *one) for one in zip(asked, readings, strict=True)]
 
     def _asked(self, text: str, prompt: tuple[int, ...], answer: Answer) -> _Asked:
         spans = self._terms.spans(text)
@@ -160,25 +171,6 @@ class Looker:
             answer=answer,
             said=said,
             rows=said.tokens[: self._plan.answer_tokens],
-        )
-
-    def _readings(self, features: torch.Tensor, asked: Sequence[_Asked]) -> list[Reading]:
-        """Read all answers back in one pass each, which serves both `Mode.RAW` and `Mode.GATED`."""
-        return list(
-            in_batches(
-                asked,
-                lambda part: read_answers(
-                    self._model,
-                    [one.prompt for one in part],
-                    _repeated(features, part),
-                    [_read_part(one) for one in part],
-                    [one.rows for one in part],
-                    self._plan.layers,
-                    "all",
-                    words=[one.term_tokens for one in part],
-                ),
-                size=self._read_together,
-            )
         )
 
     def _looked(
@@ -246,10 +238,6 @@ def _read_part(asked: _Asked) -> Answer:
     """Cut an answer behind the last token that is read: what follows does not change what led to it."""
     last = asked.rows[-1] + 1 if asked.rows else 0
     return replace(asked.answer, token_ids=asked.answer.token_ids[:last], log_probs=asked.answer.log_probs[:last])
-
-
-def _repeated(features: torch.Tensor, part: Sequence[object]) -> torch.Tensor:
-    return features[None].expand(len(part), -1, -1)
 
 
 def _by_head(shares: npt.NDArray[np.float32], heads: Heads, key_heads: int) -> npt.NDArray[np.float32] | None:
