@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -18,10 +18,12 @@ from pydicom.uid import (
 
 from attended import PICTURES, SHAPE, built, findings_of, series
 from m3node.drawing.heat import SCALE
+from m3node.imaging.assemble import assemble
 from m3node.intake.series.manifest import Manifest
 from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
 from m3node.results.attention import picture
 from m3node.results.attention.choice import largest_slice
+from m3node.results.attention.sheet import draw_sheet
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind
@@ -171,3 +173,12 @@ def test_the_hottest_place_of_the_picture_is_where_the_grid_is_hottest(
     # All 60 × 70 voxels are shown: the body reaches to every edge of this series.
     assert r / tile.shape[0] == pytest.approx(row / SHAPE[1], abs=0.03)
     assert c / tile.shape[1] == pytest.approx(column / SHAPE[2], abs=0.03)
+
+
+def test_a_sheet_has_the_captures_frames_one_below_the_other(
+    findings: Findings, manifest: Manifest, objects: dict[ObjectKind, Dataset], tmp_path: Path
+) -> None:
+    assert draw_sheet(assemble(manifest), findings, tmp_path / "attention.png")
+    with Image.open(tmp_path / "attention.png") as drawn:
+        sheet = np.asarray(drawn)
+    assert np.array_equal(sheet, np.concatenate(list(objects[ObjectKind.ATTENTION_CAPTURE].pixel_array)))

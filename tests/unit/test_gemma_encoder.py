@@ -129,7 +129,6 @@ def test_with_the_published_encoders_geometry_the_features_are_those_of_a_mask()
     features = image_features(model, pixels, bias, (0, 0))
     assert features.shape == (1, 256, 48)
     assert torch.allclose(features, masked_features(model, pixels, bias, (0, 0)), atol=2e-5)
-    assert (features - own_features(model, pixels)).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("layers", [(14, 26), (-1, 2), (2, 1), (0, 3), (3, 3)])
