@@ -84,6 +84,12 @@ _ARTICLE = re.compile(r"\b(?:a|an|the) (?=\w)")
 _YES_OR_NO = re.compile(
     r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|any)\b|.*\b(?:whether|if)\b"
 )
+_CHOICE = re.compile(r"\bor\b(?! not\b)")
+_EITHER = re.compile(
+    r"(?:(?:is|are|was|were) there|any)\b|(?:do|does|did|can|could) .*\b(?:see|have|show|find|any|evidence)\b"
+)
+"""Asks whether there is one thing or the other: yes, if there is either."""
+
 _NO_TOPIC = frozenset(
     """
     is are was were do does did has have had can could will would should may might any be been whether if or not and of
@@ -119,9 +125,12 @@ def clauses(sentence: str) -> list[str]:
 
 
 def asks_yes_or_no(question: str) -> bool:
-    """Whether a question is for yes or no: by its first word, or "whether"; not where it leaves a choice (a or b?)."""
+    """Whether a question is for yes or no: by its first word, or "whether".
+
+    "Is it left or right?" leaves a choice, and is not; "is there a nodule or a mass?" is.
+    """
     words = plain_words(question)
-    return bool(_YES_OR_NO.match(words)) and not re.search(r"\bor\b(?! not\b)", words)
+    return bool(_YES_OR_NO.match(words)) and bool(_EITHER.match(words) or not _CHOICE.search(words))
 
 
 def topics(text: str) -> frozenset[str]:
