@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress("loading the model", 1, 1)
         bench = Bench(looker, setup, images, LiverOutlines(images), folder, changes, arguments.seed)
         done = run_robustness(bench, questions, progress, resume=arguments.resume)
-    section = summary_section(arguments.out)
+    section = summary_section(arguments.out, [record.key for record in done.records])
     assert section is not None
     if arguments.json:
         print(json.dumps(_as_json(done, section, arguments.out), indent=1))

@@ -98,6 +98,8 @@ def test_json_is_one_object_and_nothing_else(spots: Path, capsys: pytest.Capture
     assert main([*command, "--resume", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["questions"], again["reused"]) == (3, 2)
+    assert main([*command, "--limit", "1", "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 1
 
 
 def test_a_run_is_not_mixed_with_another_unasked(spots: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,19 @@ class RobustnessSection:
         return asdict(self)
 
 
-def summary_section(out: Path) -> RobustnessSection | None:
-    """Read all records below a folder of results; None when there are none."""
+def summary_section(out: Path, keys: Collection[str] | None = None) -> RobustnessSection | None:
+    """Read the records below a folder of results; None when there are none.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of results, not its folder ``robustness``.
+    keys : collection of str, optional
+        Only these; else also those of questions that an earlier table had.
+    """
     folder = out / ROBUSTNESS
-    found = [held for path in sorted(folder.glob("*.json")) if (held := read_record(path)) is not None]
+    paths = (path for path in sorted(folder.glob("*.json")) if keys is None or path.stem in keys)
+    found = [held for path in paths if (held := read_record(path)) is not None]
     if not found:
         return None
     records = [record for record, _, _ in found]
