@@ -86,6 +86,10 @@ def test_a_map_hides_nothing_where_it_is_zero_and_never_all() -> None:
     expected = np.round(picture[5:10, 5:10] * (1 - OPACITY) + SCALE[-1] * OPACITY)
     assert np.abs(got[5:10, 5:10] - expected).max() <= 1
     assert np.array_equal(overlaid(picture, np.zeros((20, 30)), peak=0.0), picture)
+    # Black and white below the strongest value are still told apart.
+    below = np.array([[[0, 0, 0], [255, 255, 255]]], dtype=np.uint8)
+    black, white = overlaid(below, np.ones((1, 2)), peak=1.0)[0].astype(int)
+    assert (white - black).min() >= 40
 
 
 def test_the_bar_has_the_maps_colours_from_the_bottom_up() -> None:

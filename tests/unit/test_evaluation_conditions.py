@@ -33,7 +33,17 @@ def test_a_steered_detector_is_compared_with_itself_unsteered() -> None:
         "method": SteeringMode.SOFT,
     }
     assert conditions["method"].detector == MEDGEMMA
-    assert conditions["steered"].shown is Shown.SLICE
+    assert conditions["steered"].detector == MEDGEMMA
+    assert {key: condition.shown for key, condition in conditions.items()} == {
+        "full": Shown.SLICE,
+        "crop": Shown.CROP,
+        "steered": Shown.SLICE,
+        "crop-steered": Shown.CROP,
+        "method": Shown.METHOD,
+    }
+    (unsteered,) = make_conditions(MEDGEMMA, ["method-unsteered", "method-unsteered"])
+    assert (unsteered.shown, mode(unsteered)) == (Shown.METHOD, SteeringMode.OFF)
+    assert unsteered.detector.medgemma.steering.alpha == 3.0
 
 
 def test_where_the_settings_say_off_the_steered_conditions_are_steered_all_the_same() -> None:
@@ -62,6 +72,19 @@ def test_a_sweep_is_a_grid_in_the_place_of_each_steered_view() -> None:
     steering = grid[1].detector.medgemma.steering
     assert (steering.mode, steering.alpha, steering.layers) == (SteeringMode.SOFT, 2.0, (0, 26))
     assert mode(grid[2]) is SteeringMode.HARD
+    assert [condition.title for condition in grid[1:3]] == [
+        "crop, steered: layers 0–26, α 2",
+        "crop, steered: layers 0–26, hard",
+    ]
+    assert {condition.shown for condition in grid[1:5]} == {Shown.CROP}
+    assert [condition.detector for condition in (grid[0], grid[-1])] == [
+        condition.detector for condition in make_conditions(MEDGEMMA, ["crop", "method"])
+    ]
+
+
+def test_what_is_named_twice_in_a_sweep_is_run_once() -> None:
+    grid = swept(make_conditions(MEDGEMMA, ["steered"]), ["2", "hard", "2"], [(0, 3), (0, 3)])
+    assert [condition.key for condition in grid] == ["steered.l0-3.a2", "steered.l0-3.ahard"]
 
 
 @pytest.mark.parametrize("alpha", ["0", "-1", "much", "inf", "nan"])

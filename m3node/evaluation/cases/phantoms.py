@@ -71,8 +71,9 @@ def write_phantom_cases(
     asked = (__version__, ill, healthy, first_seed, dicom, shape, spacing)
     # With a dot it is no case; with what was asked in its name, nothing of another call gets among these.
     making = out / f".phantoms-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}"
-    # What lies there beside it was moved by an interrupted call of the same.
-    if not making.exists() and (taken := [name for name in names if (out / name).exists()]):
+    # Once this is there all are made, and what lies in ``out`` under their names was moved there by this very call.
+    moving = making / ".moving"
+    if not moving.exists() and (taken := [name for name in names if (out / name).exists()]):
         raise ConfigError(f"{out} holds {taken[0]} already; name another folder, or another first seed")
     making.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
@@ -80,6 +81,7 @@ def write_phantom_cases(
         if not (making / name).exists() and not (out / name).exists():
             phantom = abdomen_phantom(healthy=number >= ill, seed=first_seed + number, shape=shape, spacing=spacing)
             _write(phantom, making / name, seed=first_seed + number, dicom=dicom)
+    moving.touch()
     for name in names:
         if (making / name).exists():
             (making / name).rename(out / name)
