@@ -11,7 +11,7 @@ from typing import Any
 
 from m3node.cli import attention_robustness
 from m3node.cli.attention_options import add_model, add_questions, add_reading, column_names, make_looker
-from m3node.cli.attention_showing import ask_json, has_viewer, open_picture, print_row, print_run, run_json
+from m3node.cli.attention_showing import ask_json, has_viewer, open_picture, plain, print_row, print_run, run_json
 from m3node.cli.extras import needs_extra
 from m3node.cli.options import add_config, text_epilog
 from m3node.cli.progress import show_progress
@@ -158,7 +158,7 @@ def ask(arguments: argparse.Namespace) -> int:
         print(json.dumps(ask_json(row, setup, out), indent=1))
         return EXIT_SOME_FAILED if row.error else 0
     if row.error:
-        print(f"m3node: {row.error}", file=sys.stderr)
+        print(f"m3node: {plain(row.error)}", file=sys.stderr)
         return EXIT_SOME_FAILED
     print_row(row, setup, out)
     if sys.stdout.isatty() and has_viewer() if arguments.open is None else arguments.open:

@@ -72,7 +72,7 @@ def print_run(done: Run, setup: Setup, out: Path) -> None:
         console.print(f"{count} done anew: {why}", markup=False)
     failed = [row for row in done.rows if row.error]
     for row in failed[:_ERRORS_SHOWN]:
-        console.print(f"line {row.line}: {row.error}", markup=False)
+        console.print(plain(f"line {row.line}: {row.error}"), markup=False)
     if len(failed) > _ERRORS_SHOWN:
         console.print(f"… and {len(failed) - _ERRORS_SHOWN} more errors")
     for name in (TABLE, REPORT):
@@ -85,7 +85,7 @@ def print_row(row: Row, setup: Setup, out: Path) -> None:
     from m3node.attention.output.visualization import metric_lines  # noqa: PLC0415 - keeps --help quick
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(row.answer or "(nothing)", style="bold"))
+    console.print(Text(plain(row.answer) or "(nothing)", style="bold"))
     if console.is_terminal and console.color_system in {"256", "truecolor"}:
         console.print(_blocks(out / row.grid_file))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -95,11 +95,17 @@ def print_row(row: Row, setup: Setup, out: Path) -> None:
     lines.append(("mode", row.mode + (", degenerate: it says nothing" if row.degenerate else "")))
     lines += [("passed over", why) for why in row.passed_over]
     lines += [("medical terms", ", ".join(row.terms))] if row.terms else []
-    lines += [("model", setup.label), ("picture", str(out / row.visualization_file))]
+    lines.append(("model", setup.label))
     for name, value in lines:
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), Text(plain(value)))
     console.print(table)
+    console.print(str(out / row.visualization_file), markup=False)
     console.print(_notice(setup), markup=False)
+
+
+def plain(text: str) -> str:
+    """Leave nothing in a text that would steer a terminal: tables, files and models may hold anything."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in text)
 
 
 def has_viewer() -> bool:
