@@ -209,6 +209,7 @@ def test_a_spacing_that_cannot_be_is_refused(tmp_path: Path) -> None:
         (("H", "R"), "top", "right"),
         (("LF", "FR"), "right", "top"),  # a little turned
         (("LE", "CD"), None, None),  # a dog's
+        (("L", "DV"), None, None),
         (("L", "R"), None, None),
         (("L",), None, None),
         (("", ""), None, None),
@@ -426,6 +427,14 @@ def test_a_mask_marks_what_is_not_0(tmp_path: Path, mode: str) -> None:
     picture.save(tmp_path / "mask.png")
     PICTURE.save(tmp_path / "x.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", read_image(tmp_path / "x.png")), marked)
+
+
+def test_what_is_transparent_in_a_mask_is_not_marked(tmp_path: Path) -> None:
+    alpha = np.where(CHEST.nodule, 255, 0).astype(np.uint8)
+    white = np.full_like(alpha, 255)
+    Image.fromarray(np.stack([white, white, white, alpha], axis=-1)).save(tmp_path / "mask.png")
+    PICTURE.save(tmp_path / "x.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", read_image(tmp_path / "x.png")), CHEST.nodule)
 
 
 def test_a_mask_must_be_a_png_as_large_as_the_image(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_body_on_real_slices(test_data: Path, name: str, inside: slice, outs
 def test_the_liver_of_a_real_series_is_found_once_for_all_its_slices(
     test_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finds = []
+    finds: list[int] = []
     find = liver.find_liver
     monkeypatch.setattr(liver, "find_liver", lambda *args, **kwargs: finds.append(1) or find(*args, **kwargs))
     folder = ImageFolder(test_data / "ct_liver_j2k")
@@ -156,7 +156,12 @@ def test_a_series_that_is_no_fit_has_no_liver_and_the_log_says_why(
     assert "it has 3 slices" in caplog.text
 
 
-def test_a_received_segmentation_is_the_liver(test_data: Path, tmp_path: Path) -> None:
+def test_a_received_segmentation_is_the_liver(test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Path] = []
+    find = liver.find_liver
+    monkeypatch.setattr(
+        liver, "find_liver", lambda *args, seg_paths: given.extend(seg_paths) or find(*args, seg_paths=seg_paths)
+    )
     for number, path in enumerate(sorted((test_data / "ct_liver_3slice").iterdir())):
         (tmp_path / f"slice-{number}").symlink_to(path)
     (tmp_path / "seg").symlink_to(test_data / "ct_liver_3slice_seg" / "liver.dcm")
@@ -166,6 +171,7 @@ def test_a_received_segmentation_is_the_liver(test_data: Path, tmp_path: Path) -
     found = find_body(image, BodyKind.LIVER, livers=livers)
     assert found is not None
     assert image.hu is not None
+    assert given == [tmp_path / "seg"]
     assert 0.1 < found.mean() < 0.25
     assert np.median(image.hu[found]) > 0.0
 

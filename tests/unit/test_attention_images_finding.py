@@ -72,6 +72,7 @@ def test_links_that_go_in_circles_end(tmp_path: Path) -> None:
     folder = ImageFolder(tmp_path)
     assert folder.find("a") == tmp_path / "x" / "y" / "a.png"
     assert folder.find("far") == tmp_path / "more" / "far.png"
+    assert folder._files == [tmp_path / "more" / "far.png", tmp_path / "x" / "y" / "a.png"]
     with pytest.raises(ImageError):
         folder.find("dangling")
 
