@@ -9,16 +9,20 @@ import highdicom as hd
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydicom.tag import Tag
 
 from m3node.errors import ResultError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.mask import VoxelMask
 from m3node.intake.series.manifest import Manifest
+from m3node.liver.region import LiverSource
 from m3node.m3.lesion import MaskOrigin
+from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.results.build import build_objects
 from m3node.results.findings import Findings
 from m3node.results.objects import ObjectKind
+from m3node.results.segmentation import LESION_COLOURS, lesion_colour, mask_words
 from m3node.results.succession import assign_tracking
 from m3node.settings import Settings
 from made_findings import ellipsoid, made_findings, made_lesion
@@ -153,8 +157,74 @@ def test_each_segment_says_what_it_is_and_who_made_it(tmp_path: Path) -> None:
     assert "estimated from boxes" not in first.SegmentDescription
     assert "estimated from boxes" in second.SegmentDescription
     assert len({tuple(item.RecommendedDisplayCIELabValue) for item in (liver, first, second)}) == 3
+    parameters = first.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    assert parameters == "alpha=1,threshold=0.5"
+    assert (seg.ContentDescription, "SourceImageSequence" in seg) == (NOT_FOR_CLINICAL_USE, False)
     anatomy = seg.SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0]
     assert (anatomy.FrameLaterality, anatomy.AnatomicRegionSequence[0].CodeValue) == ("U", "10200004")
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (MaskOrigin.DETECTOR, "Voxels given by the detector"),
+        (MaskOrigin.HU_SPLIT, "two-class HU split"),
+        (MaskOrigin.ELLIPSOID, "ellipsoid inscribed"),
+    ],
+)
+def test_how_a_lesions_voxels_were_decided_is_said(origin: MaskOrigin, words: str) -> None:
+    (lesion, _) = made_findings(STORAGE["head first supine"][0]).lesions
+    assert words in mask_words(replace(lesion, mask_origin=origin))
+
+
+def test_a_liver_that_came_as_a_seg_is_named_and_is_another_runs_liver_when_anything_differs(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    findings = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    assert findings.region is not None
+    received = replace(findings.region, source=LiverSource.RECEIVED_SEG, reference="1.2.3.4")
+    livers = [
+        hd.seg.segread(build_seg(replace(findings, region=region), manifest, tmp_path / name)).SegmentSequence[0]
+        for name, region in (("own", findings.region), ("received", received))
+    ]
+    assert ["taken from SEG 1.2.3.4" in liver.SegmentDescription for liver in livers] == [False, True]
+    assert livers[0].TrackingUID != livers[1].TrackingUID
+
+
+def test_frames_are_indexed_by_segment_and_by_slice_from_1_and_masks_stay_as_they_were(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    findings = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    assert findings.region is not None
+    before = findings.region.parenchyma.count
+    seg = hd.seg.segread(build_seg(findings, manifest, tmp_path))
+    assert findings.region.parenchyma.count == before
+    pointers = [item.DimensionIndexPointer for item in seg.DimensionIndexSequence]
+    assert pointers == [Tag("ReferencedSegmentNumber"), Tag("ImagePositionPatient")]
+    organizations = [*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence]
+    assert len({item.DimensionOrganizationUID for item in organizations}) == 1
+    frames = [
+        (
+            list(group.FrameContentSequence[0].DimensionIndexValues),
+            group.SegmentIdentificationSequence[0].ReferencedSegmentNumber,
+            float(group.PlanePositionSequence[0].ImagePositionPatient[2]),
+        )
+        for group in seg.PerFrameFunctionalGroupsSequence
+    ]
+    heights = sorted({height for _, _, height in frames})
+    assert [index for index, _, _ in frames] == [[segment, heights.index(height) + 1] for _, segment, height in frames]
+
+
+def test_a_lesion_in_a_liver_without_tissue_left_is_shown(tmp_path: Path) -> None:
+    manifest = series(tmp_path, STORAGE["head first supine"][0])
+    findings = made_findings(manifest_geometry(manifest), manifest_key=manifest.key)
+    assert findings.region is not None
+    nothing = VoxelMask.from_full(np.zeros(SHAPE, dtype=np.bool_))
+    findings = replace(findings, region=replace(findings.region, parenchyma=nothing))
+    assert len(segment_in_patient_space(build_seg(findings, manifest, tmp_path), 2)) == findings.lesions[0].mask.count
+
+
+def test_colours_begin_with_the_first_and_come_round() -> None:
+    colours = [lesion_colour(number) for number in range(1, len(LESION_COLOURS) + 2)]
+    assert colours == [*LESION_COLOURS, LESION_COLOURS[0]]
 
 
 def test_a_liver_alone_is_one_segment(tmp_path: Path) -> None:
