@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from m3node.errors import ConfigError
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.own_tokens import own_tokens
 
 
 def prompt_ids(model: GemmaModel, question: str) -> list[int]:
@@ -51,7 +52,7 @@ def prompt_text(model: GemmaModel, question: str) -> str:
     """
     tokenizer: Any = model.tokenizer
     for text in (question, model.profile.system):
-        if found := [token for token in _own_tokens(tokenizer) if token in text]:
+        if found := [token for token in own_tokens(model).texts if token in text]:
             raise ConfigError(f"a prompt may not hold the model's own token {found[0]!r}")
     image, words = {"type": "image"}, {"type": "text", "text": question}
     content = [image, words] if model.profile.image_first else [words, image]
@@ -65,9 +66,3 @@ def prompt_text(model: GemmaModel, question: str) -> str:
     # What transformers' own processor makes of the placeholder (processing_gemma3.py).
     image_words = tokenizer.image_token * model.sizes.tokens**2
     return prompt.replace(tokenizer.boi_token, f"\n\n{tokenizer.boi_token}{image_words}{tokenizer.eoi_token}\n\n")
-
-
-def _own_tokens(tokenizer: Any) -> list[str]:
-    """Return what must not stand in a text: it would be read as a turn's end or as an image."""
-    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return sorted({token for token in (*added, *tokenizer.all_special_tokens) if token})

@@ -13,6 +13,7 @@ from typing import Any
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma.generation import Answer, decode
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.own_tokens import own_tokens
 from m3node.gemma.prompts import prompt_text
 from m3node.gemma.spans import Span, token_spans, tokens_in
 
@@ -76,7 +77,7 @@ def worded(model: GemmaModel, answer: Answer) -> Worded:
     if until is None:
         return Worded(text="", tokens=())
     spans = token_spans(model, answer.token_ids, since=until)
-    special = _special_ids(model)
+    special = own_tokens(model).ids
     # A token that writes the thinking's end and the answer's beginning together belongs to both.
     behind = [
         at
@@ -131,9 +132,3 @@ def _thought_until(text: str, thinking: tuple[str, str] | tuple[()]) -> int | No
     closed = text.rfind(closing)
     until = closed + len(closing) if closed >= 0 else 0
     return None if opening in text[until:] else until
-
-
-def _special_ids(model: GemmaModel) -> frozenset[int]:
-    tokenizer: Any = model.tokenizer
-    added = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
-    return frozenset([*added, *tokenizer.all_special_ids])

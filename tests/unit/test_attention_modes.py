@@ -198,6 +198,17 @@ def test_only_modes_that_are_needed_are_paid_for(
     assert look(model, image, Mode.GATED).mode is Mode.GATED
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+def test_sixteen_bits_are_read_too(image: InputImage, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "what_is_wrong", lambda _grid: "")
+    half = sharpened(small_gemma(image=112, tokens=8, heads=4, key_heads=2, seed=3, dtype=torch.bfloat16))
+    found = look(half, image, mode)
+    assert found.mode is mode
+    assert np.isfinite(found.grid).all()
+    assert found.grid.max() > 1.05 / 64
+    assert found.log_prob < 0
+
+
 @pytest.mark.parametrize(
     ("text", "layers", "weights"),
     [

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma.generation import Answer
 from m3node.gemma.model import GemmaModel
+from m3node.gemma.own_tokens import own_tokens
 from m3node.gemma.prompts import prompt_ids
 from m3node.gemma.wording import tokens_of_words, worded
 from tests.small_gemma import small_gemma
@@ -67,6 +68,9 @@ class WithoutOffsets:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         assert "return_offsets_mapping" not in more
@@ -177,6 +181,18 @@ def test_found_tokens_cover_the_words_and_nothing_that_does_not_touch_them(quest
 
 
 _PIECES = with_pieces()
+
+
+def test_a_models_own_tokens_are_looked_for_once_and_again_when_there_are_more() -> None:
+    tokenizer: Any = copy.deepcopy(small_gemma().tokenizer)
+    model = asked(tokenizer)
+    first = own_tokens(model)
+    assert {"<image>", "<start_of_turn>", "<eos>"} <= set(first.texts)
+    assert tokenizer.convert_tokens_to_ids("<image>") in first.ids
+    assert own_tokens(asked(tokenizer)) is first
+    tokenizer.add_tokens([AddedToken("<unused0>", special=True, normalized=False)])
+    with pytest.raises(ConfigError, match="own token '<unused0>'"):
+        prompt_ids(model, "What is <unused0>?")
 
 
 def said(model: GemmaModel, text: str, *, ended: bool = True) -> Answer:
