@@ -51,8 +51,8 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ct.nii.gz"
 
 
-def answer(volume: Path, settings: Settings) -> tuple[Outcome, set[str]]:
-    (stack,) = process_nifti(volume, volume.parent / "liver.nii.gz", volume.parent / "out", settings, silent).stacks
+def answer(volume: Path, settings: Settings, liver: str = "liver.nii.gz") -> tuple[Outcome, set[str]]:
+    (stack,) = process_nifti(volume, volume.parent / liver, volume.parent / "out", settings, silent).stacks
     return stack.outcome, {path.name for path in (volume.parent / "out" / "ct").iterdir()}
 
 
@@ -81,6 +81,8 @@ def test_nothing_of_an_earlier_answer_is_left(volume: Path) -> None:
     (volume.parent / "out" / "ct" / "notes.txt").write_text("mine")
     assert answer(volume, Settings()) == (Outcome.NO_LESION, RESULTS | {"notes.txt"})
     volume.write_bytes(b"no volume")
+    corrected = "out/ct/liver.nii.gz"  # given back as an input: it is not ours to remove
+    assert answer(volume, Settings(), corrected) == (Outcome.REJECTED, {"notes.txt", "liver.nii.gz"})
     assert answer(volume, Settings()) == (Outcome.REJECTED, {"notes.txt"})
     summary = json.loads((volume.parent / "out" / "findings.json").read_text())
     assert summary["stacks"][0]["reason"] == "unreadable"

@@ -59,7 +59,7 @@ def process_nifti(
         findings = _answer(path, liver_mask, folder, settings, progress)
     except InputRejected as error:
         if folder.is_dir():
-            _clear(folder)
+            _clear(folder, liver_mask)
         stack = StackReport(label, Outcome.REJECTED, None, 0, Rejection(error.reason, error.message, path.name))
     else:
         stack = StackReport(label, findings.outcome, folder, len(findings.lesions), None)
@@ -86,7 +86,7 @@ def _answer(path: Path, liver_mask: Path | None, folder: Path, settings: Setting
             progress=progress,
         )
     )
-    _clear(folder)
+    _clear(folder, liver_mask)
     save_findings(findings, folder)
     draw_overlay(volume, findings, folder / OVERLAY)
     if findings.attention:
@@ -102,7 +102,9 @@ def _answer(path: Path, liver_mask: Path | None, folder: Path, settings: Setting
     return findings
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, liver_mask: Path | None) -> None:
+    """Remove an earlier call's results; its liver stays where it is this call's input, corrected perhaps."""
     clear(folder)
-    for name in (LIVER_MASK, LESION_MASK, ATTENTION_PICTURE):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / name for name in (LIVER_MASK, LESION_MASK, ATTENTION_PICTURE)):
+        if path.exists() and not (liver_mask is not None and liver_mask.exists() and path.samefile(liver_mask)):
+            path.unlink()
