@@ -30,12 +30,14 @@ from m3node.evaluation.ablation.looking import look
 from m3node.evaluation.ablation.record import load_record
 from m3node.evaluation.cases.phantoms import write_phantom_cases
 from m3node.evaluation.phantom import SMALL, abdomen_phantom
+from m3node.evaluation.report.pictures import FOUND, TRUTH
 from m3node.evaluation.report.summary import PHANTOM_MARK, PUBLISHED_MARK
 from m3node.imaging.volume import CTVolume
 from m3node.liver.find import region_from_mask
 from m3node.liver.region import LiverRegion
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.progress import silent
+from m3node.results.tile import LIVER
 from m3node.settings import LiverSettings, M3Settings
 
 FAST = ("--no-plots", "--pictures", "0", "--liver", "truth")
@@ -89,6 +91,16 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def tiles_of(path: Path) -> np.ndarray:
+    """The part of a picture below its words and above its marks."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)[100:-100]
+
+
+def share_of(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
+    return float(np.mean(np.abs(picture - colour).max(axis=2) < 30))
+
+
 def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
     phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,9 +122,14 @@ def test_an_evaluation_writes_tables_plots_and_pictures_that_say_what_they_are(
     assert "| whole method |" in text
     pictures = sorted(path.name for path in (out / "pictures").iterdir())
     assert pictures == ["healthy-5.png", "lesions-3.png"]
-    for name in ("froc.png", "iou_by_size.png", "pictures/lesions-3.png"):
+    for name in ("froc.png", "iou_by_size.png"):
         with Image.open(out / name) as image:
             assert image.width > 600
+    ill, healthy = (tiles_of(out / "pictures" / name) for name in ("lesions-3.png", "healthy-5.png"))
+    # Outlines are thin, so their pixels are few; what is not drawn has none.
+    assert [share_of(ill, colour) > 1e-4 for colour in (LIVER, TRUTH, FOUND)] == [True, True, True]
+    assert share_of(healthy, LIVER) > 1e-4
+    assert share_of(healthy, TRUTH) == 0
 
 
 def test_what_is_done_is_not_done_again_and_an_interrupted_evaluation_goes_on(

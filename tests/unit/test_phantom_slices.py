@@ -38,9 +38,8 @@ def test_slices_are_as_the_documentation_says() -> None:
         assert phantom.hu.dtype == np.int16
         assert phantom.spacing[0] == phantom.spacing[1]
         assert 0.6 <= phantom.spacing[0] <= 1.0
-        assert (
-            np.count_nonzero(phantom.liver) * phantom.spacing[0] ** 2 > 0.9 * 1500.0
-        )  # counted at half the resolution
+        # 15 cm², counted at half the resolution.
+        assert np.count_nonzero(phantom.liver) * phantom.spacing[0] ** 2 > 0.9 * 1500.0
         assert len(phantom.lesions) <= 3
         for lesion in phantom.lesions:
             assert 8.0 <= lesion.diameter_mm <= 40.0
