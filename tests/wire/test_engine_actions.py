@@ -68,6 +68,25 @@ def test_a_failed_run_is_requeued_as_often_as_it_fails_and_all_that_it_said_is_k
     }
 
 
+def test_a_run_that_is_requeued_begins_anew_whatever_a_kill_left_of_its_first_time(place: Workplace) -> None:
+    manifest = place.series(0)
+    folder = place.layout.results / run_of(manifest)
+    answer(place, manifest, Rejection(Reason.FAILED, "it failed", run_of(manifest)))
+    starts.ask_to_cancel(folder, "too late")
+    starts.mark_begun(folder)
+    place.actions.requeue_run(run_of(manifest))
+    assert (starts.cancel_reason(folder), starts.begun_at(folder)) == ("", 0.0)
+
+
+def test_a_run_that_gave_way_to_a_newer_one_is_refused_though_nothing_else_tells_of_that_one(place: Workplace) -> None:
+    manifest = place.series(0)
+    (place.layout.results / run_of(manifest)).mkdir()
+    note = place.ledger.note_entry
+    close(manifest, place.layout, place.settings, worker="slot-0", note=note, superseded_by="another's key")
+    with pytest.raises(Refused, match=r"has taken the place of .*; requeue that one$"):
+        place.actions.requeue_run(run_of(manifest))
+
+
 def test_findings_that_only_lack_their_objects_are_built_again_and_not_looked_for(place: Workplace) -> None:
     manifest = place.series(0)
     folder = place.layout.results / run_of(manifest)
