@@ -42,12 +42,12 @@ def draw_overlay(
     marks : tuple of str
         What else must be said, such as that the model is a test model.
     """
-    tile = Image.fromarray(scene.heated(grid))
+    tile = scene.canvas(scene.heated(grid))
     draw = ImageDraw.Draw(tile)
     if truth is not None:
         scene.outline(draw, truth, TRUTH, 1.5)
     scene.letter(draw)
-    shown = Image.fromarray(scene.cut(np.asarray(tile)))
+    shown = scene.cut(tile)
     width = max(shown.width, LEAST * FINE)
     font = font_of(12)
     words = [

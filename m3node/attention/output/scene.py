@@ -29,6 +29,8 @@ must not look hot."""
 
 _EDGE: Colour = (70, 76, 86)
 _DIMMED = 0.35
+_NOTHING = 24
+"""Grey level below cells without attention."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +40,8 @@ class Scene:
     Attributes
     ----------
     picture : ndarray of uint8, shape (side, side, 3)
-        The image on the model's square, `FINE` times as large as it will be shown.
+        The image on the model's square, as large as it will be shown. Lines and letters are drawn on `canvas`, which is
+        `FINE` times as large.
     inside : tuple of int
         ``(top, left, bottom, right)``: where on the picture the image lies.
     area : tuple of float
@@ -55,17 +58,21 @@ class Scene:
     @classmethod
     def of(cls, image: InputImage, area: Area, width: int) -> Scene:
         """Lay out an image for tiles of ``width`` pixels."""
-        side = width * FINE
-        inside = _placed(image.shape, area, side)
+        inside = _placed(image.shape, area, width)
         top, left, bottom, right = inside
-        canvas = Image.new("RGB", (side, side), PADDING)
+        canvas = Image.new("RGB", (width, width), PADDING)
         canvas.paste(_resized(image.rgb, (right - left, bottom - top)), (left, top))
         return cls(np.asarray(canvas), inside, area, image.patient_left)
 
-    def cut(self, picture: Picture) -> Picture:
-        """Leave the padding away."""
-        top, left, bottom, right = self.inside
-        return picture[top:bottom, left:right]
+    def canvas(self, picture: Picture) -> Image.Image:
+        """Enlarge a picture of the whole square to draw on it."""
+        side = self.picture.shape[0] * FINE
+        return Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
+
+    def cut(self, canvas: Image.Image) -> Image.Image:
+        """Leave the padding of a canvas away."""
+        top, left, bottom, right = self._inside_canvas
+        return canvas.crop((left, top, right, bottom))
 
     def heated(self, grid: npt.NDArray[np.floating]) -> Picture:
         """Lay the heat map over the image, which is grey then: the map's colours must be its own."""
@@ -76,29 +83,29 @@ class Scene:
     def blocks(self, grid: npt.NDArray[np.floating], peak: float) -> Picture:
         """Draw the cells as they are, each of one colour, over nothing."""
         side, cells = self.picture.shape[0], grid.shape[0]
+        colours = overlaid(np.full((*grid.shape, 3), _NOTHING, dtype=np.uint8), grid, peak)
         which = np.minimum(np.arange(side) * cells // side, cells - 1)
-        plain = np.full((side, side, 3), 24, dtype=np.uint8)
-        drawn = overlaid(plain, grid[np.ix_(which, which)], peak)
+        drawn = colours[np.ix_(which, which)]
         edges = np.flatnonzero(np.diff(which)) + 1
         drawn[edges], drawn[:, edges] = 0, 0
         return drawn
 
     def masked(self, mask: npt.NDArray[np.bool_]) -> Picture:
         """Dim what lies outside a mask of the image's own pixels."""
-        kept = self._on_square(mask)[..., None]
+        kept = self._on_square(mask, 1)[..., None]
         return np.where(kept, self.picture, (self.picture * _DIMMED).astype(np.uint8))
 
     def outline(self, draw: ImageDraw.ImageDraw, mask: npt.NDArray[np.bool_], colour: Colour, width: float) -> None:
         """Draw the contour of a mask of the image's own pixels."""
         # Padded, so that a mask at the border has a closed outline; + 0.5 - 1: from padded centres to edges.
-        for contour in find_contours(np.pad(self._on_square(mask), 1).astype(np.float32), 0.5):
+        for contour in find_contours(np.pad(self._on_square(mask, FINE), 1).astype(np.float32), 0.5):
             points = [(float(column) - 0.5, float(row) - 0.5) for row, column in contour]
             draw.line(points, fill=colour, width=round(width * FINE), joint="curve")
 
     def frame(self, draw: ImageDraw.ImageDraw) -> None:
         """Show where the image ends and the padding begins."""
-        top, left, bottom, right = self.inside
-        side = self.picture.shape[0]
+        top, left, bottom, right = self._inside_canvas
+        side = self.picture.shape[0] * FINE
         for at in {left, right} - {0, side}:
             draw.line([(at, top), (at, bottom)], fill=_EDGE, width=FINE)
         for at in {top, bottom} - {0, side}:
@@ -108,7 +115,7 @@ class Scene:
         """Write an L at the patient's left, where it is known."""
         if self.left is None:
             return
-        top, left, bottom, right = self.inside
+        top, left, bottom, right = self._inside_canvas
         edge = 8 * FINE
         places = {
             "left": (left + edge, (top + bottom) / 2, "lm"),
@@ -119,9 +126,15 @@ class Scene:
         x, y, anchor = places[self.left]
         write(draw, (x, y), "L", font_of(17), anchor=anchor, colour=WHITE)
 
-    def _on_square(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    @property
+    def _inside_canvas(self) -> tuple[int, int, int, int]:
         top, left, bottom, right = self.inside
-        square = np.zeros(self.picture.shape[:2], dtype=np.bool_)
+        return top * FINE, left * FINE, bottom * FINE, right * FINE
+
+    def _on_square(self, mask: npt.NDArray[np.bool_], times: int) -> npt.NDArray[np.bool_]:
+        top, left, bottom, right = (edge * times for edge in self.inside)
+        side = self.picture.shape[0] * times
+        square = np.zeros((side, side), dtype=np.bool_)
         scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(
             (right - left, bottom - top), Image.Resampling.BILINEAR, reducing_gap=2.0
         )

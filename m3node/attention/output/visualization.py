@@ -148,7 +148,7 @@ def _tiles(sheet: Sheet) -> list[tuple[str, Image.Image]]:
         ]
     drawn = []
     for number, (title, picture) in enumerate(tiles):
-        tile = Image.fromarray(picture)
+        tile = scene.canvas(picture)
         draw = ImageDraw.Draw(tile)
         scene.frame(draw)
         if sheet.body is None and number > 2:

@@ -33,7 +33,7 @@ class Tile:
     Attributes
     ----------
     picture : ndarray of uint8, shape (side, side, 3)
-        `FINE` times as large as it is shown.
+        As large as it is shown.
     title, answer : str
         Above and below it.
     flipped : bool
@@ -99,7 +99,8 @@ def _paste(canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, at: tuple
     font, room = font_of(12), WIDTH * FINE
     (title,) = wrapped(tile.title, font, room, most=1) or [""]
     write(draw, (left * FINE, (top + LINE / 2) * FINE), title, font, anchor="lm", colour=GREY)
-    canvas.paste(Image.fromarray(tile.picture), (left * FINE, (top + LINE) * FINE))
+    fine = Image.fromarray(tile.picture).resize((WIDTH * FINE, WIDTH * FINE), Image.Resampling.NEAREST)
+    canvas.paste(fine, (left * FINE, (top + LINE) * FINE))
     answer = f"contradicts: {tile.answer}" if tile.flipped else tile.answer
     lines = [(line, CHANGED if tile.flipped else WHITE) for line in wrapped(answer, font, room, most=ANSWER_LINES)]
     lines += [(line, GREY) for line in wrapped(tile.note, font, room, most=1)]
