@@ -256,8 +256,9 @@ def test_a_slice_of_ct_is_shown_as_the_detector_shows_it(tmp_path: Path) -> None
 def test_a_slice_of_ct_without_rescale_is_refused(tmp_path: Path) -> None:
     hu = np.zeros((1, 32, 32), dtype=np.int16)
     (path,) = write_ct_series(tmp_path, hu, axial_geometry(hu.shape, (2.0, 1.0, 1.0)), seed=1)
-    with pytest.raises(ImageError, match="without Rescale Slope"):
-        read_image(rewritten(path, lambda ds: ds.__delattr__("RescaleSlope")))
+    for change in (lambda ds: setattr(ds, "RescaleSlope", 0), lambda ds: delattr(ds, "RescaleSlope")):
+        with pytest.raises(ImageError, match="without Rescale Slope"):
+            read_image(rewritten(path, change))
 
 
 def test_a_localizer_is_shown_as_the_projection_that_it_is(test_data: Path) -> None:

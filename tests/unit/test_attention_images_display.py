@@ -32,7 +32,7 @@ def greys(values: list[int], dtype: str = "i2", **attributes: Any) -> list[int]:
     [
         # The examples of C.11.2.1.2.1 and C.11.2.1.3.2: where black ends, the middle, where white begins.
         ("LINEAR", 2048, 4096, [-1, 0, 2047, 4095, 4096], [0, 0, 127, 255, 255]),
-        ("LINEAR", 2048, 1, [2047, 2048], [0, 255]),
+        ("LINEAR", 2048, 1, [2000, 2047, 2048, 2099], [0, 0, 255, 255]),
         ("LINEAR", 0, 100, [-51, -50, 49, 50], [0, 0, 255, 255]),
         ("LINEAR", 0, 1, [-1, 0], [0, 255]),
         ("LINEAR", 2, 4, [-1, 0, 1, 2, 3, 4], [0, 0, 85, 170, 255, 255]),
