@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from m3node.attention.images.finding import ImageFolder
 from m3node.attention.images.image import InputImage
+from m3node.attention.images.liver import LiverOutlines
 from m3node.attention.output.setup import Setup
+from m3node.attention.questions.question import Question
 from m3node.attention.reading.looked import Looked
 from m3node.attention.reading.plan import Mode, ReadingPlan
+from m3node.attention.robustness.perturbation import parse_list
+from m3node.attention.robustness.running import Bench, open_robustness
 from m3node.errors import ConfigError
 from m3node.gemma.images import SquareFrame, normalised, square_images
 
@@ -26,10 +33,12 @@ class SpotLooker:
 
     def __init__(self) -> None:
         self.encoded: list[tuple[int, int]] = []
+        self.with_body: list[bool] = []
         self.asked: list[list[str]] = []
 
     def features(self, image: InputImage) -> torch.Tensor:
         self.encoded.append(image.shape)
+        self.with_body.append(image.body is not None and bool(image.body.any()))
         pixels = square_images([image.rgb], [SquareFrame.of(image.shape, image.spacing)], CELLS * 8, "cpu")
         cells = normalised(pixels, torch.float32)[0, 0].reshape(CELLS, 8, CELLS, 8).mean(dim=(1, 3)) + 1.0
         return cells**2 + 1e-6
@@ -74,3 +83,42 @@ def spot_setup() -> Setup:
         **{"dtype": "float32", "image_first": True},
     }
     return Setup(model, ReadingPlan(Mode.GATED, (1,), (1.0,)), "terms", "xray")
+
+
+ASKED = "Is there a nodule?"
+CHANGES = "noise:5,brightness:90,rotation:20,crop:0.2,pad:0.5"
+
+
+def question(line: int, image: str, text: str, index: int = 0, *, strategy: str = "", truth: str = "no") -> Question:
+    """Ask about an image, by default with the truth no."""
+    return Question(line, image, "s1", text, ASKED, index, strategy=strategy, truth=truth)
+
+
+QUESTIONS = (
+    question(2, "one", ASKED),
+    question(3, "one", "Do you see a nodule?", 1, strategy="paraphrase"),
+    question(4, "one", "Is there always a nodule?", 2, strategy="paraphrase"),
+    question(5, "one", "Are the lungs free of nodules?", 3, strategy="negation", truth="yes"),
+    replace(question(6, "one", "Is there a flat nodule?"), baseline="Is there a flat nodule?"),
+    question(7, "two", ASKED),
+    question(8, "two", "What is <image>?", 1, strategy="paraphrase"),
+    question(9, "gone", ASKED),
+    replace(question(10, "two", ""), baseline="Where?", variant_index=1),
+)
+"""Two baseline questions about an image, one about another with a variant that cannot be asked, one about none."""
+
+
+def bench(
+    out: Path, images: Path, looker: Any, *, changes: str = CHANGES, seed: int = 5, resume: bool = False
+) -> Bench:
+    """Lay everything out for a run."""
+    folder = ImageFolder(images)
+    return Bench(
+        looker,
+        spot_setup(),
+        folder,
+        LiverOutlines(folder),
+        open_robustness(out, images, resume=resume),
+        parse_list(changes),
+        seed,
+    )

@@ -5,47 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from m3node.attention.images.finding import ImageFolder
-from m3node.attention.images.liver import LiverOutlines
 from m3node.attention.images.reading import read_image
-from m3node.attention.questions.question import Question
+from m3node.attention.robustness.asking import comparable
 from m3node.attention.robustness.families import families, first_families
 from m3node.attention.robustness.perturbation import Perturbation, parse_list
 from m3node.attention.robustness.record import Change, RobustnessRecord, Said, read_record
-from m3node.attention.robustness.running import Bench, RobustnessRun, open_robustness, run_robustness
+from m3node.attention.robustness.running import RobustnessRun, run_robustness
 from m3node.attention.robustness.section import summarise, summary_section
 from m3node.attention.robustness.similarity import Similarity
-from m3node.errors import ConfigError
+from m3node.attention.robustness.undoing import Frame, undo
 from m3node.gemma.images import SquareFrame
 from m3node.progress import silent
-from spot_looker import CELLS, SpotLooker, spot_setup, write_spots
-
-ASKED = "Is there a nodule?"
-CHANGES = "noise:5,brightness:90,rotation:20,crop:0.2,pad:0.5"
-
-
-def question(line: int, image: str, text: str, index: int = 0, *, strategy: str = "", truth: str = "no") -> Question:
-    return Question(line, image, "s1", text, ASKED, index, strategy=strategy, truth=truth)
-
-
-QUESTIONS = (
-    question(2, "one", ASKED),
-    question(3, "one", "Do you see a nodule?", 1, strategy="paraphrase"),
-    question(4, "one", "Is there always a nodule?", 2, strategy="paraphrase"),
-    question(5, "one", "Are the lungs free of nodules?", 3, strategy="negation", truth="yes"),
-    replace(question(6, "one", "Is there a flat nodule?"), baseline="Is there a flat nodule?"),
-    question(7, "two", ASKED),
-    question(8, "two", "What is <image>?", 1, strategy="paraphrase"),
-    question(9, "gone", ASKED),
-    replace(question(10, "two", ""), baseline="Where?", variant_index=1),
-)
-"""Two baseline questions about an image, one about another with a variant that cannot be asked, one about none."""
+from spot_looker import ASKED, CELLS, CHANGES, QUESTIONS, SpotLooker, bench, question, write_spots
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +29,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("images")
     write_spots(root)
     return root
-
-
-def bench(
-    out: Path, images: Path, looker: Any, *, changes: str = CHANGES, seed: int = 5, resume: bool = False
-) -> Bench:
-    folder = ImageFolder(images)
-    return Bench(
-        looker,
-        spot_setup(),
-        folder,
-        LiverOutlines(folder),
-        open_robustness(out, images, resume=resume),
-        parse_list(changes),
-        seed,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +49,7 @@ def test_each_image_and_each_changed_one_is_encoded_once_for_all_questions(
     assert len(looker.encoded) == 2 * (1 + changes)
     # All five questions about the first image together, then both baselines about each of its changed ones.
     assert [len(texts) for texts in looker.asked[: 1 + changes]] == [5, *[2] * changes]
+    assert all(looker.with_body)  # which says where pixels are set
 
 
 def test_flips_are_told_from_answers(done: tuple[Path, RobustnessRun, SpotLooker]) -> None:
@@ -128,6 +90,19 @@ def test_a_model_that_follows_the_spot_looks_at_it_also_after_the_change_is_undo
             similarity = change.similarity
             assert similarity is not None
             assert similarity.cells == compared.sum()
+            # What the record says is enough to bring the grid back again.
+            assert change.area is not None
+            assert change.shape is not None
+            assert record.area is not None
+            assert record.shape is not None
+            again = undo(
+                shown,
+                Frame(change.area, change.shape),
+                np.array(change.to_original),
+                Frame(record.area, record.shape),
+            )
+            assert np.array_equal(again.grid, undone)
+            assert similarity.left_out_after == again.left_out
             if name in {"rotation:20", "crop:0.2", "pad:0.5"}:
                 assert similarity.jensen_shannon < 0.1
                 assert similarity.left_out_before > 0
@@ -214,52 +189,20 @@ def test_a_picture_shows_all_of_them(done: tuple[Path, RobustnessRun, SpotLooker
     assert ((bottom[..., 0] > 200) & (bottom[..., 2] < 120)).sum() > 200
 
 
-def test_what_is_whole_is_not_done_again(
-    done: tuple[Path, RobustnessRun, SpotLooker], images: Path, tmp_path: Path
-) -> None:
-    questions = [q for q in QUESTIONS if q.dicom_id == "one"]
-    first = run_robustness(bench(tmp_path, images, SpotLooker()), questions, silent, resume=False)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "robustness").iterdir()}
-
-    idle = SpotLooker()
-    again = run_robustness(bench(tmp_path, images, idle, resume=True), questions, silent, resume=True)
-    assert (again.reused, idle.encoded) == (2, [])
-    assert again.records == first.records
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "robustness").iterdir()} == before
-
-    (tmp_path / "robustness" / f"{first.records[1].key}.png").unlink()
-    half = run_robustness(bench(tmp_path, images, SpotLooker(), resume=True), questions, silent, resume=True)
-    assert half.reused == 1
-    for other in ({"seed": 6}, {"changes": "noise:5"}):
-        looker = SpotLooker()
-        changed = run_robustness(bench(tmp_path, images, looker, resume=True, **other), questions, silent, resume=True)  # type: ignore[arg-type]
-        assert changed.reused == 0
-        assert looker.encoded
+def test_each_image_and_change_has_a_seed_of_its_own(done: tuple[Path, RobustnessRun, SpotLooker]) -> None:
+    first, second = (next(r for r in done[1].records if r.dicom_id == name and r.changes) for name in ("one", "two"))
+    seeds = [change.seed for record in (first, second) for change in by_name(record).values()]
+    assert len(set(seeds)) == 2 * len(parse_list(CHANGES))
+    # Both questions about one image saw the same changed images.
+    flat = next(record for record in done[1].records if "flat" in record.question)
+    assert [change.seed for change in by_name(flat).values()] == [change.seed for change in by_name(first).values()]
 
 
-def test_a_failed_question_and_a_changed_image_are_done_again(images: Path, tmp_path: Path) -> None:
-    own = tmp_path / "images"
-    own.mkdir()
-    asked = [question(2, "one", ASKED), question(3, "later", ASKED)]
-    (own / "one.png").write_bytes((images / "one.png").read_bytes())
-    out = tmp_path / "out"
-    assert run_robustness(bench(out, own, SpotLooker(), changes="none"), asked, silent, resume=False).failed == 1
-    (own / "later.png").write_bytes((images / "two.png").read_bytes())
-    second = run_robustness(bench(out, own, SpotLooker(), changes="none", resume=True), asked, silent, resume=True)
-    assert (second.failed, second.reused) == (0, 1)
-    (own / "one.png").write_bytes((images / "two.png").read_bytes())
-    third = run_robustness(bench(out, own, SpotLooker(), changes="none", resume=True), asked, silent, resume=True)
-    assert third.reused == 1
-
-
-def test_an_earlier_runs_folder_is_not_mixed_with_another(images: Path, tmp_path: Path) -> None:
-    folder = open_robustness(tmp_path, images, resume=False)
-    open_robustness(tmp_path, images, resume=False)  # empty yet
-    (folder / "x.json").write_text("{}")
-    with pytest.raises(ConfigError, match="--resume"):
-        open_robustness(tmp_path, images, resume=False)
-    with pytest.raises(ConfigError, match="folder of images"):
-        open_robustness(images / "out", images, resume=False)
+def test_grids_of_two_modes_are_not_comparable() -> None:
+    one = Said("No.", "no", True, -1.0, 0.5, "raw", (), False)
+    assert comparable(one, replace(one, answer="Yes.", normalised="yes"))
+    assert not comparable(one, replace(one, mode="gated"))
+    assert not comparable(replace(one, degenerate=True), one)
 
 
 def test_variants_find_their_baseline_also_where_the_table_has_no_row_of_it() -> None:
