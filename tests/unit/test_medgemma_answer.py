@@ -49,6 +49,7 @@ READABLE = {
     "two bare lists side by side": (f'Final Answer: [{{"box_2d": [1, 2, 3, 4]}}] {ONE}', [(10, 20, 300, 400)]),
     "taken back behind the final answer": (f"Final Answer: {ONE}\nCorrection:\n```json\n[]\n```", []),
     "two final answers": (f"Final Answer: []\nFINAL ANSWER : {ONE}", [(10, 20, 300, 400)]),
+    "final answer in bold": (f"[]\n**Final Answer:** {ONE}", [(10, 20, 300, 400)]),
     "brackets in prose": (f"A lesion [see segment VII] {{sic}}.\n{ONE}\nThat is all [really].", [(10, 20, 300, 400)]),
     "brackets in a label": ('[{"box_2d": [1, 2, 3, 4], "label": "a [dark] {focus}"}]', [(1, 2, 3, 4)]),
     "a box quoted in a label": (
@@ -68,6 +69,10 @@ UNREADABLE = {
         f"First guess {ONE}. Final Answer: there are no lesions.",
         "no JSON list",
     ),
+    "a first guess, and none in bold in the end": (f"First guess {ONE}. **Final Answer**: none.", "no JSON list"),
+    "a first guess, and a blank before the colon": (f"First guess {ONE}. FINAL ANSWER : none.", "no JSON list"),
+    "a list in the first of two final answers": (f"Final Answer: {ONE}\nFinal Answer: none", "no JSON list"),
+    "a final answer in thinking": (f"<unused94>Final Answer: {ONE}<unused95>Nothing.", "no JSON list"),
     "nothing": ("", "no JSON list"),
     "prose": ("The liver is unremarkable.", "no JSON list"),
     "thinking only": ("<unused94>thought\n[]", "not closed"),
@@ -96,6 +101,9 @@ UNREADABLE = {
     "cut behind a box": ('[{"box_2d": [1, 2, 3, 4]},', "broken"),
     "a comma too many": ('[{"box_2d": [1, 2, 3, 4]},]', "broken"),
     "an empty list within something broken": ('[{"box_2d": [1, 2, 3, 4], "parts": [],}]', "broken"),
+    "begun anew and cut at once": (f"```json\n{ONE}\n```\nOr rather: [", "broken"),
+    "begun anew with an object": (f"```json\n{ONE}\n```\nOr rather: {{ ", "broken"),
+    "a fence within a label": ('[{"box_2d": [1, 2, 3, 4], "label": "a ```b``` c"}]', "broken"),
     "single quotes": ("[{'box_2d': [1, 2, 3, 4]}]", "broken"),
     "whole at first, then broken": (f"```json\n{ONE}\n```\n```json\n[{{'box_2d'\n```", "broken"),
     "the same key twice": ('[{"box_2d": [1, 2, 3, 4], "box_2d": [5, 6, 7, 8]}]', "broken"),
@@ -165,6 +173,8 @@ def test_thinking_ends_behind_its_last_token() -> None:
     text = f"<unused94>a<unused95>b<unused94>c<unused95>{ONE}"
     assert text[parse(text, ended=True, thinking=THINKING).thought_until :] == ONE
     assert parse(ONE, ended=True, thinking=THINKING).thought_until == 0
+    assert parse(f"<unused95>{ONE}", ended=True, thinking=THINKING).thought_until == len("<unused95>")
+    assert parse("<unused94>a<unused95>Nothing.", ended=True, thinking=THINKING).thought_until == 21
 
 
 def test_a_failure_never_quotes_the_answer() -> None:

@@ -115,12 +115,21 @@ def test_an_answer_of_which_every_box_is_dropped_is_not_read_back(
     assert [len(answers) for _, _, _, answers, *_ in read_back] == [1]
 
 
-def test_the_layers_are_those_of_the_settings(
+def test_the_layers_are_those_of_the_settings_or_the_profiles(
     monkeypatch: pytest.MonkeyPatch, read_back: list[tuple[Any, ...]]
 ) -> None:
     script(monkeypatch, EMPTY)
-    look(keeping(MedGemmaSettings(attention_layers=(0, 2))), [make_view()])
-    assert read_back[0][-1] == (0, 2)
+    model = random_model()
+    profiled = dataclasses.replace(model, profile=dataclasses.replace(model.profile, read_layers=(3,)))
+    for of, settings in (
+        (model, MedGemmaSettings(attention_layers=(0, 2))),
+        (profiled, MedGemmaSettings()),
+        (profiled, MedGemmaSettings(attention_layers=(0, 2))),
+    ):
+        detector = MedGemmaDetector(of, settings)
+        detector.keep_attention = True
+        look(detector, [make_view()])
+    assert [layers for *_, layers in read_back] == [(0, 2), (3,), (0, 2)]
 
 
 def test_scores_do_not_depend_on_whether_attention_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

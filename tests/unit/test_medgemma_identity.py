@@ -91,6 +91,7 @@ def test_what_does_not_change_the_answers_is_not_in_the_identity() -> None:
     )
     assert parameters(mode=SteeringMode.HARD) == parameters(mode=SteeringMode.HARD, alpha=9.0)
     assert parameters() == parameters(area_share=0.2)
+    assert (parameters()["profile"], parameters()["dtype"]) == ("test", "float32")
     assert parameters()["steering.layers"] == "2-3"
     assert parameters()["max_new_tokens"] == "160"
     assert parameters()["box_sides"] == "20-600"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import resource
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from m3node.detectors.medgemma import detector as module
 from m3node.detectors.medgemma.memory import LARGE, MOST, ON_CPU, ON_CPU_LARGE, bytes_a_view, views_that_fit
 from m3node.detectors.protocols import ViewResult
 from m3node.errors import InferenceError
+from m3node.gemma.batches import in_batches
 from m3node.gemma.generation import Answer
 from m3node.settings import MedGemmaSettings
 from tests.asking import REGION, VOLUME, Script, look, make_view, random_model, script, written
@@ -56,19 +59,24 @@ def test_an_encoder_that_does_not_fit_is_given_fewer_views(monkeypatch: pytest.M
 
 
 def test_answers_that_do_not_fit_are_written_for_fewer_views_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    expected = heights(looked(monkeypatch))
+    given: list[torch.Tensor] = []
+    room = 8
     whole = Script.__call__
 
-    def bounded(self: Script, model: Any, prompts: Sequence[Any], *arguments: Any, **named: Any) -> Any:
-        calls.append(len(prompts))
-        if len(prompts) > 2:
+    def bounded(self: Script, model: Any, prompts: Any, features: torch.Tensor, **named: Any) -> Any:
+        given.append(features)
+        if len(prompts) > room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return whole(self, model, prompts, *arguments, **named)
+        return whole(self, model, prompts, features, **named)
 
     monkeypatch.setattr(Script, "__call__", bounded)
-    assert heights(looked(monkeypatch)) == expected == [100 + 10 * number for number in range(9)]
-    assert calls == [8, 4, 2, 2, 2, 2, 1]
+    assert heights(looked(monkeypatch)) == [100 + 10 * number for number in range(9)]
+    together = torch.cat(given)
+    given.clear()
+    room = 2
+    assert heights(looked(monkeypatch)) == [100 + 10 * number for number in range(9)]
+    assert [len(features) for features in given] == [8, 4, 2, 2, 2, 2, 1]
+    assert torch.equal(torch.cat(given[2:]), together)  # each about its own view
 
 
 @pytest.mark.parametrize("keep_attention", [False, True], ids=["written", "written and read back"])
@@ -136,6 +144,8 @@ def test_a_views_memory_is_its_states_of_every_token_as_far_as_each_layer_sees()
     states = (2 * (1300 + 128) + 2 * (64 + 128)) * (2 * 2 * 16 * 4)
     passing = 300 * (4 * 48 + 3 * 64) * 4
     assert bytes_a_view(model, 300, 1000) - bytes_a_view(half, 300, 1000) == (states + passing) // 2
+    masks, logits = 2 * 300**2, 3 * 4 * len(model.tokenizer)  # type: ignore[arg-type]
+    assert bytes_a_view(model, 300, 1000) == states + passing + masks + logits
 
 
 def test_how_many_go_together_is_measured_with_the_longer_question_and_the_longest_answer(
@@ -175,3 +185,26 @@ def test_memory_stays_flat_over_a_thousand_crops(monkeypatch: pytest.MonkeyPatch
         after.append(megabytes())
     # The lowest of several, since allocators keep some now and then; what the encoder is shown of 1,000 would be 38 MB.
     assert min(after[15:]) - min(after[5:10]) < 15
+
+
+def test_what_a_call_that_failed_held_is_let_go_before_a_smaller_one_begins() -> None:
+    class Held:
+        """In a circle, as what an exception's frames hold often is."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    held: list[weakref.ref[Held]] = []
+
+    def work(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            held.append(weakref.ref(Held()))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert held[0]() is None
+        return items
+
+    gc.disable()  # it must not come about by chance
+    try:
+        assert list(in_batches([1, 2], work, size=2)) == [1, 2]
+    finally:
+        gc.enable()

@@ -20,7 +20,8 @@ UNITS = 1000
 Span = tuple[int, int]
 """First character and the one behind the last."""
 
-_FINAL = re.compile(r"final answer\s*:", re.IGNORECASE)
+# Also where it is set in bold, with the colon inside or outside of it.
+_FINAL = re.compile(r"final answer[\s*_]*:", re.IGNORECASE)
 _SECTION = re.compile(r"```")
 # What begins like JSON; a bracket in prose, as in "[see above]", does not.
 _OPENING = re.compile(r"\[(?=\s*(?:[\[{\"\]0-9-]|$))|\{(?=\s*(?:[\"}]|$))")
@@ -172,7 +173,7 @@ def _coordinates(entry: Any) -> tuple[int, ...]:
 
 
 def _unit_box(match: re.Match[str]) -> UnitBox:
-    y0, x0, y1, x1 = (int(number) if len(number) <= len(str(UNITS)) else UNITS + 1 for number in match.groups())
+    y0, x0, y1, x1 = (int(number) for number in match.groups())
     return UnitBox(y0=y0, x0=x0, y1=y1, x1=x1, spans=(match.span(1), match.span(2), match.span(3), match.span(4)))
 
 

@@ -107,7 +107,7 @@ class MedGemmaDetector:
         prompt = max(len(self._questions.crop), len(self._questions.whole))
         together = settings.batch_views or views_that_fit(model, prompt, self._max_new_tokens)
         self._together = BatchSize(together)
-        self._encoded_together = BatchSize(min(together, _ENCODED_TOGETHER))
+        self._encoded_together = BatchSize(_ENCODED_TOGETHER)
         self._read_together = BatchSize(together)
 
     @classmethod
