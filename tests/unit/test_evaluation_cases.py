@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -425,10 +426,26 @@ def test_what_an_interrupted_call_left_is_not_taken_for_anothers(
 def test_a_case_file_says_whose_case_it_is_and_that_it_is_a_phantom(tmp_path: Path) -> None:
     nifti_case(tmp_path, "said", "patient = 'P7'\nphantom = true\n")
     nifti_case(tmp_path, "silent")
+    nifti_case(tmp_path, "肝\u3000é")
     assert [(case.name, case.patient, case.phantom) for case in find_cases(tmp_path)] == [
         ("said", "P7", True),
         ("silent", "silent", False),
+        ("肝\u3000é", "肝\u3000é", False),
     ]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines"])
+def test_a_case_whose_name_cannot_be_written_is_refused_at_once(tmp_path: Path, name: bytes) -> None:
+    (tmp_path / os.fsdecode(name)).mkdir()
+    with pytest.raises(ConfigError, match="such a name cannot be written into tables; rename the folder"):
+        find_cases(tmp_path)
+
+
+def test_the_files_of_a_case_may_have_any_name(tmp_path: Path) -> None:
+    folder = nifti_case(tmp_path)
+    first = find_cases(tmp_path)[0].digest()
+    (folder / os.fsdecode(b"caf\xe9")).touch()
+    assert find_cases(tmp_path)[0].digest() != first
 
 
 def test_of_two_files_of_one_name_none_is_chosen(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ class CaseFolder:
         """SHA-256 over the names and contents of all its files."""
         digest = hashlib.sha256()
         for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
-            digest.update(path.relative_to(self.folder).as_posix().encode())
+            digest.update(os.fsencode(path.relative_to(self.folder)))
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
@@ -78,6 +80,9 @@ def find_cases(root: Path) -> tuple[CaseFolder, ...]:
 
 
 def _case(folder: Path) -> CaseFolder:
+    # It comes up in every file that an evaluation writes, after the work is done.
+    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in folder.name):
+        raise ConfigError(f"case {folder.name!a}: such a name cannot be written into tables; rename the folder")
     said = _said(folder)
     files = {name: _nifti(folder, name) for name in ("ct", "liver", "lesions", "labels")}
     if files["labels"] is not None and (files["liver"] is not None or files["lesions"] is not None):
