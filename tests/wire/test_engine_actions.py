@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from m3node.delivery.outbox import box_of, put_off, set_aside, waiting
+from m3node.delivery.recall import cancel_one
 from m3node.intake.series.manifest import Manifest, make_manifest, write_manifest
 from m3node.intake.series.reading import read_header
 from m3node.intake.series.stacks import group_stacks
@@ -85,6 +86,21 @@ def test_a_run_that_gave_way_to_a_newer_one_is_refused_though_nothing_else_tells
     close(manifest, place.layout, place.settings, worker="slot-0", note=note, superseded_by="another's key")
     with pytest.raises(Refused, match=r"has taken the place of .*; requeue that one$"):
         place.actions.requeue_run(run_of(manifest))
+
+
+def test_a_dead_letter_of_a_cancelled_run_outlives_its_being_requeued(place: Workplace) -> None:
+    """What was taken back is queued anew; what an archive refused is a person's to decide on."""
+    manifest = place.series(0)
+    answer(place, manifest)
+    box = box_of(place.layout, "archive")
+    dead, taken_back, *_ = waiting(box)
+    set_aside(box, dead, "refused with 0xA900")
+    assert cancel_one(place.layout, "archive", taken_back.name, "a mistake") is not None
+    record = place.layout.results / run_of(manifest) / "run.json"
+    tree = json.loads(record.read_text())
+    record.write_text(json.dumps(tree | {"cancelled": "a mistake", "objects": []}))
+    place.actions.requeue_run(run_of(manifest))
+    assert [path.stem for path in box.aside.iterdir()] == [dead.name]
 
 
 def test_findings_that_only_lack_their_objects_are_built_again_and_not_looked_for(place: Workplace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from m3node.delivery.recall import cancel_one
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.intake.keeper.index import Index, header_line
 from m3node.intake.keeper.purging import purge
-from m3node.intake.series.manifest import Manifest
+from m3node.intake.series.manifest import Manifest, write_manifest
 from m3node.jobs.answer.closing import close
 from m3node.jobs.answer.steps import find, make_detector
 from m3node.jobs.engine.actions import Refused
@@ -76,6 +77,19 @@ def test_a_run_that_lacks_one_of_its_files_is_refused(place: Workplace) -> None:
     with pytest.raises(Refused, match="received files"):
         place.actions.requeue_run(run_of(manifest))
     assert place.record(manifest) is not None
+
+
+def test_a_run_that_lacks_the_liver_that_was_received_with_it_is_refused(place: Workplace) -> None:
+    bare = place.series(0)
+    liver = replace(bare.instances[0], path="study/liver.dcm")
+    (place.layout.manifests / bare.file_name).unlink()
+    manifest = replace(bare, liver_segs=(liver,))
+    write_manifest(manifest, place.layout.manifests)
+    end(place, manifest, failed="for the test")
+    with pytest.raises(Refused, match="received files"):
+        place.actions.requeue_run(run_of(manifest))
+    (place.layout.spool / liver.path).touch()
+    assert "is queued again" in place.actions.requeue_run(run_of(manifest))
 
 
 def test_a_run_whose_masks_or_maps_were_removed_is_refused_and_one_with_all_of_them_is_not(place: Workplace) -> None:
