@@ -114,8 +114,9 @@ def _as_json(done: RobustnessRun, section: RobustnessSection, out: Path) -> dict
 
 def _print(done: RobustnessRun, section: RobustnessSection, folder: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    many = section.questions
     table = Table(
-        title=Text(_plain(f"{section.questions} baseline questions, model {', '.join(section.models)}")),
+        title=Text(_plain(f"{many} baseline question{'' if many == 1 else 's'}, model {', '.join(section.models)}")),
         caption="divergence: Jensen–Shannon, base 2, in brackets what resampling alone makes; top: intersection over "
         "union of the largest tenth of the cells; means are over grids of one mode that are not degenerate",
         box=None,

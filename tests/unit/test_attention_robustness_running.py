@@ -78,6 +78,8 @@ def test_a_model_that_follows_the_spot_looks_at_it_also_after_the_change_is_undo
 ) -> None:
     out, run, _ = done
     record = run.records[0]
+    changes = by_name(record).values()
+    assert [change.arrays for change in changes] == [f"perturbation_{number}" for number in range(len(changes))]
     with np.load(out / "robustness" / f"{record.key}_grids.npz") as grids:
         original = grids["original"]
         for name, change in by_name(record).items():
