@@ -39,6 +39,11 @@ def test_the_core_is_darker_by_delta_and_its_noise_is_the_same(hu: np.ndarray, l
     assert np.array_equal(hu[core] - changed[core], np.full((3, 7, 7), 40))
     assert mask.full()[core].all()
     assert changed[core].std() == pytest.approx(hu[core].std())
+    # The longest axis lies in the slice; the others are 80 to 100 % of it.
+    assert mask.extent is not None
+    size_mm = [(last - first) * step for (first, last), step in zip(mask.extent, GEOMETRY.spacing, strict=True)]
+    assert 0.75 * 24 <= size_mm[0] <= 24
+    assert 0.75 * 24 <= min(size_mm[1:]) <= max(size_mm[1:]) <= 1.1 * 24
 
 
 def test_the_edge_is_smooth(hu: np.ndarray, liver: VoxelMask) -> None:
@@ -73,6 +78,8 @@ def test_random_insertions_repeat_by_seed_and_keep_apart(hu: np.ndarray, liver: 
     for lesion in first.lesions:
         assert 30 <= lesion.delta_hu <= 60
         assert 8 <= lesion.diameter_mm <= 16
+        centre = GEOMETRY.to_voxel(lesion.centre_mm)
+        assert lesion.mask.full()[tuple(np.rint(centre).astype(int))]
 
 
 @pytest.mark.parametrize(("share", "cut"), [(0.0, 0), (1.0, 3)])

@@ -66,6 +66,9 @@ def test_targets_are_probabilities_and_the_spelled_token_is_never_impossible(les
     assert np.all(answer.targets >= 0)
     assert np.allclose(answer.targets.sum(axis=1), 1.0, atol=1e-5)
     assert np.all(answer.targets[np.arange(len(answer.ids)), answer.ids] > 1e-3)
+    # What says whether there is another box counts three times a digit: once before each box, and before the end.
+    assert sorted(answer.weights.tolist(), reverse=True)[: len(lesions) + 2] == [3.0] * (len(lesions) + 1) + [1.0]
+    assert answer.weights.min() == 1.0
 
 
 @pytest.mark.parametrize("value", [0.0, 3.2, 47.5, 100.0, 398.7, 402.4, 995.1, 1000.0])
