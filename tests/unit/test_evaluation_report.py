@@ -131,7 +131,7 @@ def test_the_page_has_every_metric_the_difference_and_what_was_not_used() -> Non
     summary = summary_of(RECORDS, unusable=[Unusable("d", "torn")])
     lines = markdown(summary).splitlines()
     assert (
-        "1 cases with 2 lesions, 1 healthy, 1 without truth; 2 patients; all slices with liver; predicted liver."
+        "1 case with 2 lesions, 1 healthy, 1 without truth; 2 patients; all slices with liver; predicted liver."
         in lines
     )
     heads = [line for line in lines if line.startswith("| condition |")]

@@ -82,8 +82,8 @@ def markdown(summary: Summary) -> str:
         "",
         *(f"**{mark}**" + "  " for mark in summary.marks),
         "",
-        f"{kinds.count('lesions')} cases with {summary.lesions} lesions, {kinds.count('healthy')} healthy, "
-        f"{kinds.count('unknown')} without truth; {patients} patients; "
+        f"{_many(kinds.count('lesions'), 'case')} with {_many(summary.lesions, 'lesion')}, "
+        f"{kinds.count('healthy')} healthy, {kinds.count('unknown')} without truth; {_many(patients, 'patient')}; "
         f"{'the slice with the largest lesion, by the truth' if published else 'all slices with liver'}; {liver}.",
         f"In brackets the 95 % interval from resampled patients; none below {MIN_PATIENTS} of them. – where there is "
         "nothing to divide by.",
@@ -108,6 +108,10 @@ def markdown(summary: Summary) -> str:
     if summary.run.unusable:
         lines += ["## Not used", "", *(f"- {item.case}: {item.reason}" for item in summary.run.unusable), ""]
     return "\n".join(lines)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _table(
