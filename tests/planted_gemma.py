@@ -8,6 +8,7 @@ goes to bright patches first, then to words, and to dark patches last.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -29,12 +30,13 @@ _SAYS = "y"
 def planted_gemma(*, tokens: int = 8, sharpness: float = 6.0) -> GemmaModel:
     """Make the model; ``sharpness`` is the logit between bright and dark."""
     model = small_gemma(image=14 * 2 * tokens, tokens=tokens, vision_layers=1, layers=2, window=4096, seed=77)
-    network: Any = model.network
+    network: Any = copy.deepcopy(model.network)
     for weights in network.parameters():
         weights.zero_()
     _write_encoder(network.model)
     _write_language(network, model, sharpness)
-    return dataclasses.replace(model, identity=dataclasses.replace(model.identity, name="weights written by hand"))
+    identity = dataclasses.replace(model.identity, name="weights written by hand")
+    return dataclasses.replace(model, network=network, identity=identity)
 
 
 def _write_encoder(parts: Any) -> None:
