@@ -111,7 +111,11 @@ def run(arguments: argparse.Namespace) -> int:
         looker, setup = make_looker(arguments)
         progress("loading the model", 1, 1)
         desk = Desk(looker, images, LiverOutlines(images), Shelf(arguments.out, setup))
-        done = run_questions(desk, questions, progress, resume=arguments.resume)
+        try:
+            done = run_questions(desk, questions, progress, resume=arguments.resume)
+        except KeyboardInterrupt:
+            print("m3node: stopped; the table holds what is done, and --resume goes on with it", file=sys.stderr)
+            raise
         write_report(setup, questions, done.rows, arguments.out, summary_section(arguments.out))
     if arguments.json:
         print(json.dumps(run_json(done, setup, arguments.out), indent=1))
