@@ -91,7 +91,7 @@ def print_row(row: Row, setup: Setup, out: Path) -> None:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     lines = [] if row.metrics is None else metric_lines(row.metrics)
     if row.image_share is not None:
-        lines.append(("attention to the image at all", f"{row.image_share:.1%}"))
+        lines.append(("attention to the image at all", f"{row.image_share * 100:.1f} %"))
     lines.append(("mode", row.mode + (", degenerate: it says nothing" if row.degenerate else "")))
     lines += [("passed over", why) for why in row.passed_over]
     lines += [("medical terms", ", ".join(row.terms))] if row.terms else []
@@ -142,10 +142,11 @@ def _blocks(path: Path) -> Text:
     """The grid in coloured blocks, two letters a cell."""
     import numpy as np  # noqa: PLC0415 - keeps --help quick
 
+    from m3node.attention.output.scene import peak_of  # noqa: PLC0415
     from m3node.drawing.heat import SCALE  # noqa: PLC0415
 
     grid = np.load(path, allow_pickle=False)
-    steps = np.rint(grid / (grid.max() or 1.0) * 255).astype(int)
+    steps = np.rint(grid / peak_of(grid) * 255).astype(int)
     drawn = Text()
     for line in steps:
         for step in line:

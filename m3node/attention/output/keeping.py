@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from m3node.attention.images.body import BodyKind
 from m3node.attention.images.image import InputImage
 from m3node.attention.metrics.cells import body_share
 from m3node.attention.metrics.grid import grid_metrics
@@ -142,6 +143,7 @@ def keep_result(shelf: Shelf, asked: Asked, shown: Shown, looked: Looked) -> Row
                 truth=truth,
                 row=row,
                 marks=marks,
+                region="liver" if shelf.setup.body == BodyKind.LIVER else "body",
             )
         ),
     }

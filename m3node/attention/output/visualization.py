@@ -13,6 +13,7 @@ from m3node.attention.output.lines import wrapped
 from m3node.attention.output.overlay import png
 from m3node.attention.output.rows import Row
 from m3node.attention.output.scene import BODY, TRUTH, Picture, Scene, peak_of
+from m3node.attention.reading.plan import Mode
 from m3node.drawing.heat import colour_bar
 from m3node.drawing.lettering import AMBER, BACKGROUND, FINE, GREY, WHITE, Colour, font_of, write
 from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
@@ -48,6 +49,8 @@ class Sheet:
         Words and numbers.
     marks : tuple of str
         What else must be said, such as that the model is a test model.
+    region : str
+        What ``body`` is called: for studies of the liver it is that.
     """
 
     scene: Scene
@@ -57,6 +60,7 @@ class Sheet:
     truth: npt.NDArray[np.bool_] | None
     row: Row
     marks: tuple[str, ...]
+    region: str = "body"
 
 
 def draw_visualization(sheet: Sheet) -> bytes:
@@ -120,8 +124,8 @@ def _both(first: float | None, second: float | None) -> str | None:
 def _words(row: Row, width: int) -> list[tuple[str, int, Colour]]:
     room = (width - 2 * GAP) * FINE
     shade = WHITE if row.correct is None else RIGHT if row.correct else WRONG
-    about = f"{row.study_id} / {row.dicom_id}, variant {row.variant_index}"
-    about += f" ({row.strategy})" if row.strategy else ""
+    about = " / ".join(part for part in (row.study_id, row.dicom_id) if part)
+    about += f", variant {row.variant_index}" + (f" ({row.strategy})" if row.strategy else "")
     said = f"{row.answer or '(nothing)'}   [{verdict(row)}]"
     return [
         *((line, 20, WHITE) for line in wrapped(row.question, font_of(20), room, most=2)),
@@ -140,11 +144,11 @@ def _tiles(sheet: Sheet) -> list[tuple[str, Image.Image]]:
     ]
     if sheet.body is None or sheet.body_share is None:
         empty = np.full_like(scene.picture, 24)
-        tiles += [("attention inside the body", empty), ("the body", empty)]
+        tiles += [(f"attention inside the {sheet.region}", empty), (f"the {sheet.region}", empty)]
     else:
         tiles += [
-            ("attention inside the body", scene.blocks(grid * sheet.body_share, peak)),
-            ("the body", scene.masked(sheet.body)),
+            (f"attention inside the {sheet.region}", scene.blocks(grid * sheet.body_share, peak)),
+            (f"the {sheet.region}", scene.masked(sheet.body)),
         ]
     drawn = []
     for number, (title, picture) in enumerate(tiles):
@@ -153,7 +157,7 @@ def _tiles(sheet: Sheet) -> list[tuple[str, Image.Image]]:
         scene.frame(draw)
         if sheet.body is None and number > 2:
             middle = TILE * FINE / 2
-            write(draw, (middle, middle), "no body is known", font_of(14), anchor="mm", colour=GREY)
+            write(draw, (middle, middle), f"no {sheet.region} is known", font_of(14), anchor="mm", colour=GREY)
         elif sheet.body is not None and number in {3, 4}:
             scene.outline(draw, sheet.body, BODY, 1.5)
         if sheet.truth is not None and number in {0, 1, 2, 4}:
@@ -188,7 +192,7 @@ def _draw_metrics(draw: ImageDraw.ImageDraw, row: Row, at: tuple[int, int], righ
     if row.log_prob is not None:
         lines.append(("mean log-probability", f"{row.log_prob:.3f}"))
     lines.append(("mode", row.mode + (f" (asked: {row.asked_mode})" if row.mode != row.asked_mode else "")))
-    lines.append(("layers", _ranges(row.layers)))
+    lines.append(("layers", "all" if row.mode == Mode.ROLLOUT else _ranges(row.layers)))
     y = top + TITLE + 14.0
     for name, value in lines:
         write(draw, (left * FINE, y * FINE), name, font_of(13), anchor="ls", colour=GREY)
