@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,18 +19,22 @@ from PIL import Image
 from attention_cases import chest
 from m3node.attention.images.image import ImageKind, InputImage
 from m3node.attention.metrics.values import GridMetrics
+from m3node.attention.output import record
 from m3node.attention.output.folder import QuestionFiles, open_folder
 from m3node.attention.output.lines import wrapped
 from m3node.attention.output.overlay import LEAST, WIDTH, draw_overlay
 from m3node.attention.output.record import read_record, write_record
 from m3node.attention.output.rows import COLUMNS, METRICS, Row, guarded, table
 from m3node.attention.output.scene import Scene, peak_of
+from m3node.attention.output.setup import TEST_MODEL_MARK, Setup
 from m3node.attention.output.visualization import Sheet, draw_visualization, metric_lines
 from m3node.attention.questions.question import Question
+from m3node.attention.reading.plan import Mode, ReadingPlan
 from m3node.drawing.heat import SCALE
 from m3node.drawing.lettering import FINE, drawable, font_of
 from m3node.errors import ConfigError
 from m3node.gemma.images import SquareFrame
+from small_gemma import small_gemma
 
 MEASURED = GridMetrics(1.5, 0.25, 0.125, 0.75, 0.1, 0.25, 0.75, None, None, 0.5, 0.5, 0.4, 0.6, None, True)
 
@@ -193,12 +198,12 @@ def test_a_missing_or_changed_file_is_made_anew(out: Path, harm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "record",
+    "content",
     [b"", b"{", b"[]", b"null", b'{"schema": "other"}', b'{"schema": "m3node.attention/1"}', b"\xff", b"[" * 9999],
 )
-def test_a_damaged_record_is_no_record(out: Path, record: bytes) -> None:
+def test_a_damaged_record_is_no_record(out: Path, content: bytes) -> None:
     kept(out)
-    (out / QuestionFiles(ROW.key).record).write_bytes(record)
+    (out / QuestionFiles(ROW.key).record).write_bytes(content)
     assert read_record(out, ROW.key, BASIS).why_not == "its record cannot be read"
 
 
@@ -206,6 +211,25 @@ def test_a_record_under_another_questions_name_is_not_taken(out: Path) -> None:
     kept(out)
     (out / QuestionFiles("other").record).write_bytes((out / QuestionFiles(ROW.key).record).read_bytes())
     assert read_record(out, "other", BASIS).row is None
+
+
+def test_the_record_comes_last_and_an_old_one_never_stands_for_new_files(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(out)
+    written: list[str] = []
+
+    def full_disk(path: Path, content: bytes) -> None:
+        if "overlay" in path.name:
+            raise OSError(28, "No space left on device")
+        written.append(path.name)
+
+    monkeypatch.setattr(record, "write_over", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        kept(out)
+    assert written == [f"{ROW.key}_grid.npy"]
+    held = read_record(out, ROW.key, BASIS)
+    assert (held.row, held.why_not) == (None, "")
 
 
 def test_an_error_leaves_nothing_of_the_result_before_it(out: Path) -> None:
@@ -237,6 +261,28 @@ def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="cannot make the folder"):
         open_folder(tmp_path / "out", tmp_path / "images", resume=False)
+
+
+def test_a_setup_tells_models_and_plans_apart_and_names_a_test_model() -> None:
+    model = small_gemma()
+    plan = ReadingPlan(Mode.GATED, (1, 3), (0.5, 0.5))
+    usual = Setup.of(model, plan, ("nodule",), "auto")
+    assert usual.label == "random weights (a test model)"
+    assert usual.marks == (TEST_MODEL_MARK,)
+    identity = replace(model.identity, name="google/m", revision="0123456789abcdef", is_test_model=False)
+    other = Setup.of(
+        replace(model, identity=identity, profile=replace(model.profile, is_test_model=False)), plan, (), ""
+    )
+    assert (other.label, other.marks) == ("google/m @ 0123456789ab", ())
+    bases = [
+        usual.basis,
+        other.basis,
+        Setup.of(replace(model, dtype=torch.bfloat16), plan, ("nodule",), "auto").basis,
+        Setup.of(model, replace(plan, answer_tokens=2), ("nodule",), "auto").basis,
+        Setup.of(model, plan, ("mass",), "auto").basis,
+        Setup.of(model, plan, ("nodule",), "liver").basis,
+    ]
+    assert len({json.dumps(basis, sort_keys=True) for basis in bases}) == len(bases)
 
 
 # Pictures.
