@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from m3node.errors import InferenceError
 from m3node.gemma.cache import roomy_cache
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.tails import PromptStates, prompt_states
@@ -57,7 +57,7 @@ class PaddedBatch:
     Attributes
     ----------
     ids, positions, types : Tensor of int64, shape (sequences, tokens)
-        Token ids; positions that count from 0 at each sequence's first token; 1 where an image token stands, else 0.
+        Token ids; positions that count from 0 at each sequence's first token; 1 where the image stands, else 0.
     seen : Tensor of bool, same shape
         False where padding stands.
     padding : tuple of int
@@ -167,9 +167,11 @@ def padded(model: GemmaModel, sequences: Sequence[Sequence[int]]) -> PaddedBatch
     offsets = torch.arange(longest, device=model.device) - torch.tensor(padding, device=model.device)[:, None]
     seen = offsets >= 0
     config: Any = model.network.config
-    # Image tokens see each other both ways. A pad token must not pass for one, whatever its id.
-    types = ((ids == config.image_token_id) & seen).to(torch.int64)
-    return PaddedBatch(ids=ids, positions=offsets.clamp(min=0), types=types, seen=seen, padding=padding)
+    # The image sees itself both ways. A pad token must not pass for a part of it, whatever its id; nor must the image's
+    # token in an answer, where it was a word like any other.
+    image = (ids == config.image_token_id) & seen
+    image &= image.cumsum(dim=1) <= model.sizes.tokens**2
+    return PaddedBatch(ids=ids, positions=offsets.clamp(min=0), types=image.to(torch.int64), seen=seen, padding=padding)
 
 
 def read_in(model: GemmaModel, batch: PaddedBatch, features: torch.Tensor, **more: Any) -> torch.Tensor:
@@ -184,18 +186,34 @@ def read_in(model: GemmaModel, batch: PaddedBatch, features: torch.Tensor, **mor
     -------
     Tensor, shape (sequences, tokens, hidden size)
         The last hidden states, before the vocabulary.
+
+    Raises
+    ------
+    InferenceError
+        The sequences do not hold one image each.
     """
     network: Any = model.network
     outputs = network.model(
-        input_ids=batch.ids,
+        inputs_embeds=_embedded(model, batch, features),
         attention_mask=batch.seen.to(torch.int64),
         position_ids=batch.positions,
         token_type_ids=batch.types,
-        mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
         **more,
     )
     hidden: torch.Tensor = outputs.last_hidden_state
     return hidden
+
+
+def _embedded(model: GemmaModel, batch: PaddedBatch, features: torch.Tensor) -> torch.Tensor:
+    """Put the features where the images stand. The library would put them wherever an image token does."""
+    network: Any = model.network
+    held, given = int(batch.types.sum()), features.shape[0] * features.shape[1]
+    if held != given:
+        raise InferenceError(f"the prompts hold {held} image tokens, and there are features for {given}")
+    image = batch.types.bool()
+    # The image's token may lie behind the vocabulary.
+    words: torch.Tensor = network.get_input_embeddings()(batch.ids.masked_fill(image, 0))
+    return words.masked_scatter(image[..., None], features.to(words.dtype))
 
 
 @torch.inference_mode()

@@ -19,12 +19,14 @@ from m3node.attention.reading.looker import Looker
 from m3node.attention.reading.plan import Mode, ReadingPlan
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma import reading
-from m3node.gemma.generation import Answer, PaddedBatch, generate, padded
+from m3node.gemma.generation import Answer, generate
+from m3node.gemma.gradients import read_relevance
 from m3node.gemma.heads import Heads
 from m3node.gemma.images import SquareFrame
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.prompts import prompt_ids
 from m3node.gemma.reading import image_span, read_answers
+from m3node.gemma.rollout import read_rollout
 from m3node.gemma.wording import worded
 from tests.eager_attention import eager_copy, eager_pass, sharpened
 from tests.small_gemma import small_gemma
@@ -262,21 +264,19 @@ def test_answers_hold_no_states_unless_asked_to(
 
 
 def test_a_second_pass_with_a_causal_mask_on_the_image_would_be_noticed(
-    model: GemmaModel,
-    prompts: list[list[int]],
-    features: torch.Tensor,
-    answers: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
+    model: GemmaModel, prompts: list[list[int]], features: torch.Tensor, answers: list[Answer]
 ) -> None:
     """The trap: image tokens see each other both ways when the answer is made, and only backwards when it is read."""
 
-    def causal(*arguments: Any) -> PaddedBatch:
-        batch = padded(*arguments)
-        return dataclasses.replace(batch, types=torch.zeros_like(batch.types))
+    def causal(_module: Any, arguments: Any, more: dict[str, Any]) -> Any:
+        return arguments, more | {"token_type_ids": torch.zeros_like(more["token_type_ids"])}
 
-    monkeypatch.setattr(reading, "padded", causal)
     anew = [dataclasses.replace(answer, states=None) for answer in answers]
-    assert apart(model, prompts, features, anew) > 1e-2
+    network: Any = model.network
+    hook = network.model.register_forward_pre_hook(causal, with_kwargs=True)
+    noticed = apart(model, prompts, features, anew)
+    hook.remove()
+    assert noticed > 1e-2
 
 
 def test_the_image_is_where_its_tokens_are_behind_a_text_too(image: InputImage) -> None:
@@ -306,6 +306,26 @@ def test_an_image_token_elsewhere_is_refused(
             read_answers(model, [wrong], features[None], [Answer((20,), ended=True)], [[0]], LAYERS)
     with pytest.raises(ConfigError, match="may not hold the model's own token '<image>'"):
         Looker(model, plan(), TERMS).ask(features, image, ["Is there a <image> in it?"])
+
+
+def test_an_images_token_that_was_said_is_a_word_like_any_other(
+    model: GemmaModel, prompts: list[list[int]], features: torch.Tensor, answers: list[Answer]
+) -> None:
+    """The trap: of so many image tokens the image is not one, and two of them see each other both ways."""
+    token = model.network.config.image_token_id
+    said = [dataclasses.replace(answer, token_ids=(20, token, token, 21)) for answer in answers]
+    anew = [dataclasses.replace(answer, states=None) for answer in said]
+    batch = features.expand(len(prompts), -1, -1)
+    every = [read_answers(model, prompts, batch, read, [[0, 2, 3]] * 3, LAYERS, "all") for read in (said, anew)]
+    for on, again in zip(*every, strict=True):
+        closely(again.log_probs, on.log_probs)
+        assert on.attention is not None
+        closely(again.attention, on.attention)
+    on, again = (read_relevance(model, prompts[2], features, read[2], (0, 3), LAYERS) for read in (said, anew))
+    np.testing.assert_allclose(again.image, on.image, rtol=1e-3, atol=1e-6 * on.image.max())
+    plain = dataclasses.replace(said[2], token_ids=(20, 22, 23, 21))
+    # Up to there nothing else was said.
+    closely(*(read_rollout(model, prompts[2], features, one, (0, 3))[0] for one in (said[2], plain)))
 
 
 def test_an_image_is_encoded_once_for_all_its_questions(model: GemmaModel, image: InputImage) -> None:

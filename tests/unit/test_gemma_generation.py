@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from m3node.errors import InferenceError
 from m3node.gemma import generation
 from m3node.gemma.cache import ROOM, roomy_cache
 from m3node.gemma.generation import BUCKET_TOKENS, Answer, buckets, end_tokens, generate, padded, read_in
@@ -216,6 +217,15 @@ def test_padding_is_never_taken_for_an_image_and_positions_count_from_the_first_
     assert not batch.seen[0, :before].any()
     assert batch.positions[0, before:].tolist() == list(range(len(prompts[0])))
     assert batch.positions[1].tolist() == list(range(len(prompts[2])))
+
+
+def test_features_of_more_or_fewer_images_than_the_prompts_hold_are_refused(
+    model: GemmaModel, prompts: list[list[int]]
+) -> None:
+    batch, image = padded(model, [prompts[0], prompts[2]]), model.sizes.tokens**2
+    for wrong in (1, 3):
+        with pytest.raises(InferenceError, match=f"{2 * image} image tokens, and .* for {wrong * image}$"):
+            read_in(model, batch, features_of(model, wrong))
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: GemmaModel, prompts: list[list[int]]) -> None:

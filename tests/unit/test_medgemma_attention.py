@@ -105,6 +105,14 @@ def test_thinking_is_not_read_back_as_answer(monkeypatch: pytest.MonkeyPatch, re
     assert list(rows[0]) == list(range(len(thought), len(thought + EMPTY)))
 
 
+def test_an_answer_that_holds_the_images_token_is_read_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, "<image><image> Final Answer: [] <image>", EMPTY)
+    for result in look(keeping(), [make_view(), make_view(1)]):
+        assert result.failure == ""
+        assert result.attention is not None
+        assert 0 < result.attention.values.sum() <= 1
+
+
 def test_an_answer_of_which_every_box_is_dropped_is_not_read_back(
     monkeypatch: pytest.MonkeyPatch, read_back: list[tuple[Any, ...]]
 ) -> None:
