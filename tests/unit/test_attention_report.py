@@ -158,7 +158,7 @@ def test_every_page_says_what_it_is_not(made: Made) -> None:
 def test_figures_count_what_there_is(made: Made) -> None:
     made.add("a", correct=True, metrics={"pointing_hit": True, "inside_body": 0.2})
     made.add("a", 1, correct=False, metrics={"pointing_hit": False, "inside_body": 0.4}, cell=(3, 3))
-    made.add("b", correct=True, metrics={"inside_body": 0.9}, degenerate=True)
+    made.add("b", correct=True, metrics={"inside_body": 0.9, "pointing_hit": True}, degenerate=True)
     failed = made.add("c")
     made.rows[-1] = replace(failed, metrics=None, correct=None, error="gone", grid_file="")
     figures = {figure.name: figure for figure in made.summary().figures}
@@ -167,7 +167,7 @@ def test_figures_count_what_there_is(made: Made) -> None:
     assert (figures["answers right"].value, figures["answers right"].detail) == ("67 %", "2 of 3")
     assert figures["the same answer to all variants"].detail == "0 of 1"
     assert figures["mean divergence"].value == "1.000"
-    assert figures["inside the body"].value == "40 %"
+    assert figures["inside the body"].value == "30 %"
     assert figures["pointing hits"].detail == "1 of 2"
     assert figures["degenerate grids"].value == "1"
 
@@ -200,6 +200,22 @@ def test_worst_are_wrong_answers_that_looked_least_at_the_body(made: Made) -> No
     assert len(worst) == SHOWN_CASES
     assert worst[0].why.startswith("10 % inside the body")
     assert {case.kind for case in worst} == {"wrong"}
+
+
+def test_degenerate_grids_count_for_nothing_and_the_page_says_so(made: Made) -> None:
+    made.add("flat", correct=False, metrics={"inside_body": 0.01}, degenerate=True)
+    assert "show noise" in made.summary().noise
+    assert made.summary().grids == ()
+    made.add("sound", correct=False, metrics={"inside_body": 0.9})
+    made.add("lucky", correct=True, metrics={"inside_body": 0.01}, degenerate=True)
+    summary = made.summary()
+    assert summary.noise == "2 degenerate grids are left out."
+    assert summary.noise in made.page()
+    assert {one.title: one.count for one in summary.histograms}["Inside the body"] == 1
+    assert [grid.title for grid in summary.grids] == ["all (1)", "wrong answers (1)"]
+    assert len(summary.centres) == 1
+    assert [case.row.dicom_id for case in summary.worst] == ["sound", "flat"]
+    assert summary.doubtful == ()
 
 
 def test_right_answers_that_looked_elsewhere_are_shown_too(made: Made) -> None:

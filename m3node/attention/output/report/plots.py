@@ -154,7 +154,9 @@ def histogram(
         if of_kind := [value for value, its in values if its == kind]:
             middle = statistics.median(of_kind)
             says = f"median, {TITLES[kind]}: {_shown(middle, percent, step / 10)}"
-            medians.append(Median((middle - low) / (high - low) * WIDTH, kind, says))
+            # Rounding of the axis may leave the outermost value a hair outside.
+            share = min(1.0, max(0.0, (middle - low) / (high - low)))
+            medians.append(Median(share * WIDTH, kind, says))
     count = round((high - low) / step)
     ticks = tuple((WIDTH * at / count, _shown(low + step * at, percent, step)) for at in range(count + 1))
     return Histogram(title, about, tuple(bars), tuple(medians), ticks, most, len(values))

@@ -98,6 +98,7 @@ class Summary:
     marks: tuple[str, ...]
     made: tuple[tuple[str, str], ...]
     figures: tuple[Figure, ...]
+    noise: str
     histograms: tuple[Histogram, ...]
     grids: tuple[MeanGrid, ...]
     centres: tuple[Point, ...]
@@ -138,21 +139,25 @@ def summarise(setup: Setup, questions: Sequence[Question], rows: Sequence[Row], 
         for row in answered
     ]
     groups = consistency(compared)
+    sound = [row for row in answered if not row.degenerate]
+    # Where no grid says anything, what there is is shown, and called what it is.
+    plotted = sound or answered
     worst_title, worst = _worst(answered)
     return Summary(
         marks=setup.marks,
         made=_made(setup, answered),
         figures=_figures(rows, answered, groups),
-        histograms=_histograms(answered, groups),
-        grids=_mean_grids(answered, grids),
-        centres=centres(answered),
+        noise=_noise(len(answered) - len(sound), len(answered)),
+        histograms=_histograms(plotted, groups),
+        grids=_mean_grids(sound, grids),
+        centres=centres(plotted),
         strategies=tuple(by_strategy(compared)),
         groups=_shown_groups(groups, answered),
         modes=_modes(answered),
         passed_over=tuple(Counter(_shortly(why) for row in answered for why in row.passed_over).most_common()),
         worst_title=worst_title,
         worst=worst,
-        doubtful=_doubtful(answered),
+        doubtful=_doubtful(sound),
         errors=tuple(row for row in rows if row.error)[:SHOWN_ERRORS],
         rows=tuple(rows)[:SHOWN_ROWS],
         total=len(rows),
@@ -183,8 +188,9 @@ def _figures(rows: Sequence[Row], answered: Sequence[Row], groups: Sequence[Grou
     judged = [row for row in answered if row.correct is not None]
     several = [group for group in groups if group.consistent is not None]
     divergences = [group.divergence for group in several if group.divergence is not None]
-    inside = [row.metrics.inside_body for row in answered if row.metrics and row.metrics.inside_body is not None]
-    hits = [row.metrics.pointing_hit for row in answered if row.metrics and row.metrics.pointing_hit is not None]
+    sound = [row.metrics for row in answered if row.metrics is not None and not row.degenerate]
+    inside = [metrics.inside_body for metrics in sound if metrics.inside_body is not None]
+    hits = [metrics.pointing_hit for metrics in sound if metrics.pointing_hit is not None]
     figures = [
         Figure(str(len(rows)), "questions", f"about {len({row.dicom_id for row in rows})} images"),
         Figure(str(sum(bool(row.error) for row in rows)), "failed", "rows with an error"),
@@ -247,8 +253,15 @@ def _kind_of_group(group: GroupConsistency) -> str:
     return "open" if not group.judged else "right" if group.correct == group.judged else "wrong"
 
 
-def _mean_grids(answered: Sequence[Row], grids: dict[str, npt.NDArray[np.float32]]) -> tuple[MeanGrid, ...]:
-    sound = [row for row in answered if not row.degenerate]
+def _noise(degenerate: int, answered: int) -> str:
+    if not degenerate:
+        return ""
+    if degenerate == answered:
+        return "Every grid is degenerate: these plots show noise, and not where the model looked."
+    return f"{degenerate} degenerate grids are left out."
+
+
+def _mean_grids(sound: Sequence[Row], grids: dict[str, npt.NDArray[np.float32]]) -> tuple[MeanGrid, ...]:
     chosen = [
         ("all", sound),
         ("right answers", [row for row in sound if row.correct is True]),
@@ -297,7 +310,7 @@ def _worst(answered: Sequence[Row]) -> tuple[str, tuple[Case, ...]]:
     """Wrong answers that looked least where they should; without truths, all answers."""
     known = any(row.correct is not None for row in answered)
     chosen = [row for row in answered if row.correct is False] if known else list(answered)
-    chosen.sort(key=_looked_well)
+    chosen.sort(key=lambda row: (bool(row.degenerate), *_looked_well(row)))
     title = "Wrong answers that looked least where they should" if known else "Answers that looked least at the body"
     return title, tuple(_case(row, _why(row)) for row in chosen[:SHOWN_CASES])
 
