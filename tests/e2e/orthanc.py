@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,18 @@ class Orthanc:
 
 @contextmanager
 def start_orthanc(
-    binary: str, folder: Path, *, lua: str = "", dicom_port: int = 0, dicomweb: bool = False
+    binary: str,
+    folder: Path,
+    *,
+    lua: str = "",
+    dicom_port: int = 0,
+    dicomweb: bool = False,
+    more: Mapping[str, object] | None = None,
 ) -> Iterator[Orthanc]:
-    """Start Orthanc in ``folder`` and stop it in the end; with ``dicomweb``, its plugin answers at ``/dicom-web``."""
+    """Start Orthanc in ``folder`` and stop it in the end; with ``dicomweb``, its plugin answers at ``/dicom-web``.
+
+    ``more`` are settings that win over those for tests.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     orthanc = Orthanc(free_port(), dicom_port or free_port())
     scripts = []
@@ -117,6 +126,7 @@ def start_orthanc(
         "LuaScripts": scripts,
         "Plugins": [DICOMWEB_PLUGIN] if dicomweb else [],
         "DicomWeb": {"Enable": dicomweb, "Root": "/dicom-web/"},
+        **(more or {}),
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "orthanc.log").open("wb") as log:
