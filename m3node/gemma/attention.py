@@ -21,7 +21,7 @@ from m3node.gemma.model import GemmaModel
 IMPLEMENTATION = "m3node_sdpa"
 """Name of the attention implementation."""
 
-_ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 64
 """Rows whose softmax over the whole sequence is held at a time, for each sequence and head."""
 
 
@@ -88,7 +88,7 @@ class AttentionRows:
         """
         if layer not in self._layers:
             return
-        parts = [self._shares(query, key, mask, scaling, part) for part in self._queries.split(_ROWS_AT_ONCE, dim=1)]
+        parts = [self._shares(query, key, mask, scaling, part) for part in self._queries.split(ROWS_AT_ONCE, dim=1)]
         shares = torch.cat(parts, dim=1)
         self._count += 1
         if self._heads == "mean":

@@ -145,7 +145,7 @@ def read_relevance(  # noqa: PLR0917 - an answer and all that led to it
             batch = padded(model, [[*prompt, *said_before]])
             hidden = read_in(model, batch, features[None].clone(), use_cache=False, attention_graph=wanted)
         else:
-            hidden = read_tails(model, [prompt], [answer.states], [said_before], attention_graph=wanted).hidden
+            hidden = read_tails(model, [prompt], [answer.states], [said_before], attention_graph=wanted)
         logits = network.lm_head(hidden[0, queries[0]]).float()
         log_probs = logits.log_softmax(dim=-1).gather(-1, said[:, None])[:, 0]
         relevance = wanted.relevance(log_probs.sum())[0, ..., first:last]

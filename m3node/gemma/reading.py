@@ -166,7 +166,7 @@ def _read(
     more = {} if wanted is None else {"attention_rows": wanted}
     if read_on:
         prompts, answers = [one.prompt for one in asked], [one.answer[:-1] for one in asked]
-        hidden = read_tails(model, prompts, states, answers, **more).hidden
+        hidden = read_tails(model, prompts, states, answers, **more)
     else:
         hidden = read_in(model, batch, features, use_cache=False, **more)
     log_probs = _log_probs(model, hidden, starts, [one.answer for one in asked])

@@ -15,13 +15,10 @@ import numpy.typing as npt
 import torch
 
 from m3node.errors import InferenceError
-from m3node.gemma.attention import make_readable, softmax_rows
+from m3node.gemma.attention import ROWS_AT_ONCE, make_readable, softmax_rows
 from m3node.gemma.generation import Answer, padded, read_in
 from m3node.gemma.model import GemmaModel
 from m3node.gemma.reading import image_span
-
-_ROWS_AT_ONCE = 64
-"""Rows whose softmax over the whole sequence is held at a time, for each head."""
 
 
 class RolloutRows:
@@ -50,7 +47,7 @@ class RolloutRows:
         if layer != self._layers:
             raise InferenceError(f"layer {layer} came where layer {self._layers} was due")
         through = torch.empty_like(self._product)
-        for rows in torch.arange(len(through), device=through.device).split(_ROWS_AT_ONCE):
+        for rows in torch.arange(len(through), device=through.device).split(ROWS_AT_ONCE):
             attention = softmax_rows(query, key, mask, scaling, rows[None])[0].mean(dim=(0, 1))
             through[rows] = 0.5 * (attention @ self._product) + 0.5 * self._product[rows]
         self._product = through

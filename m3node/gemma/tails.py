@@ -27,22 +27,6 @@ class PromptStates:
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tails:
-    """Hidden states behind prompts.
-
-    Attributes
-    ----------
-    hidden : Tensor, shape (sequences, tokens, hidden size)
-        Number 0 is that of the prompt's last token, then those of the answer's; before the vocabulary.
-    padding : tuple of int
-        Keys before each prompt's first, in what attention saw: prompts are padded on the left.
-    """
-
-    hidden: torch.Tensor
-    padding: tuple[int, ...]
-
-
 def prompt_states(cache: Cache, padding: Sequence[int]) -> list[PromptStates]:
     """Take the states out of a cache into which prompts were read just now, and nothing else.
 
@@ -64,7 +48,7 @@ def read_tails(
     states: Sequence[PromptStates],
     answers: Sequence[Sequence[int]],
     **more: Any,
-) -> Tails:
+) -> torch.Tensor:
     """Run the language model over answers, from each prompt's last token on.
 
     What each token sees is what it saw when the answer was made: all before it that is no padding, as far as the
@@ -75,7 +59,12 @@ def read_tails(
     answers : sequence of sequence of int
         Tokens behind the prompts; may be empty.
     **more
-        For the language model.
+        For the language model; attention sees the prompts padded on the left, to the longest one's length.
+
+    Returns
+    -------
+    Tensor, shape (sequences, tokens, hidden size)
+        Hidden states before the vocabulary: number 0 is that of the prompt's last token, then those of the answer's.
     """
     network: Any = model.network
     tokenizer: Any = model.tokenizer
@@ -116,4 +105,5 @@ def read_tails(
         use_cache=True,
         **more,
     )
-    return Tails(hidden=outputs.last_hidden_state, padding=padding)
+    hidden: torch.Tensor = outputs.last_hidden_state
+    return hidden

@@ -73,7 +73,7 @@ def worded(model: GemmaModel, answer: Answer) -> Worded:
     """Separate an answer from its thinking. A thought that was not closed has no answer behind it."""
     tokenizer: Any = model.tokenizer
     text = answer.text(model)
-    until = _thought_until(text, model.profile.thinking)
+    until = thought_until(text, model.profile.thinking)
     if until is None:
         return Worded(text="", tokens=())
     spans = token_spans(model, answer.token_ids, since=until)
@@ -91,6 +91,22 @@ def worded(model: GemmaModel, answer: Answer) -> Worded:
         blank += 1
     said: str = tokenizer.decode([answer.token_ids[at] for at in behind], clean_up_tokenization_spaces=False)
     return Worded(text=said.strip(), tokens=tuple(behind[blank:]))
+
+
+def thought_until(text: str, thinking: tuple[str, str] | tuple[()]) -> int | None:
+    """Return the character behind an answer's thinking, 0 without any; None where the last thought was not closed.
+
+    Parameters
+    ----------
+    thinking : tuple of str
+        As the model's profile has it.
+    """
+    if not thinking:
+        return 0
+    opening, closing = thinking
+    closed = text.rfind(closing)
+    until = closed + len(closing) if closed >= 0 else 0
+    return until if text.find(opening, until) < 0 else None
 
 
 def _start_of_question(model: GemmaModel, question: str, text: str) -> int:
@@ -122,13 +138,3 @@ def _spans(model: GemmaModel, text: str, prompt: Sequence[int]) -> list[Span]:
     if len(spans) != len(prompt):
         raise ConfigError(f"the tokenizer of {model.identity.name} does not tell where its tokens stand in a text")
     return spans
-
-
-def _thought_until(text: str, thinking: tuple[str, str] | tuple[()]) -> int | None:
-    """Return the character behind the thinking; None where it was not closed."""
-    if not thinking:
-        return 0
-    opening, closing = thinking
-    closed = text.rfind(closing)
-    until = closed + len(closing) if closed >= 0 else 0
-    return None if opening in text[until:] else until

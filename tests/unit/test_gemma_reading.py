@@ -181,7 +181,7 @@ def test_many_rows_and_many_tokens_are_worked_on_in_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = read_answers(model, prompts, features, answers, all_rows(answers), LAYERS, "all")
-    monkeypatch.setattr("m3node.gemma.attention._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("m3node.gemma.attention.ROWS_AT_ONCE", 7)
     monkeypatch.setattr("m3node.gemma.reading._LOGITS_AT_ONCE", 9)
     sizes: list[int] = []
     hook = model.network.lm_head.register_forward_pre_hook(lambda _module, inputs: sizes.append(inputs[0].shape[0]))

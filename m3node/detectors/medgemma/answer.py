@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m3node.detectors.medgemma.labels import Named, what_is_named
+from m3node.gemma.spans import Span
+from m3node.gemma.wording import thought_until
 
 UNITS = 1000
 """Coordinates run from 0 to this along each side of the square image."""
-
-Span = tuple[int, int]
-"""First character and the one behind the last."""
 
 # Also where it is set in bold, with the colon inside or outside of it.
 _FINAL = re.compile(r"final answer[\s*_]*:", re.IGNORECASE)
@@ -94,26 +93,16 @@ def parse(text: str, *, ended: bool, thinking: tuple[str, str] | tuple[()] = ())
         also when an earlier one was whole, as does any box that has not exactly four whole numbers of 0…1000, or whose
         label says that it is none ("no lesion"): an answer that gives a box and denies it says neither.
     """
-    until = 0
+    until = thought_until(text, thinking)
     try:
-        until = _thought_until(text, thinking)
+        if until is None:
+            raise _Unreadable("the thinking text was not closed")
         if not ended:
             raise _Unreadable("the answer reached the token limit")
         first, last, value = _last_value(text, until)
         return ParsedAnswer(boxes=_boxes(text, first, last, value), failure="", thought_until=until)
     except _Unreadable as error:
-        return ParsedAnswer(boxes=(), failure=str(error), thought_until=until)
-
-
-def _thought_until(text: str, thinking: tuple[str, str] | tuple[()]) -> int:
-    if not thinking:
-        return 0
-    opening, closing = thinking
-    closed = text.rfind(closing)
-    until = closed + len(closing) if closed >= 0 else 0
-    if text.find(opening, until) >= 0:
-        raise _Unreadable("the thinking text was not closed")
-    return until
+        return ParsedAnswer(boxes=(), failure=str(error), thought_until=until or 0)
 
 
 def _last_value(text: str, until: int) -> tuple[int, int, Any]:
