@@ -74,9 +74,26 @@ def write(
 def shortened(draw: ImageDraw.ImageDraw, text: str, font: Font, room: float) -> str:
     """Text as it is drawn, with its last words left out until it fits ``room`` canvas pixels."""
     text = drawable(text)
+    # Nothing that goes on behind the first letter too many can fit: not word by word from the end of a long text.
+    text = text[: fitting(draw, text, font, room) + 1]
     while text and draw.textlength(text, font=font) > room:
         text = text.rsplit(" ", 1)[0].rstrip(".") + "..." if " " in text else text[:-1]
     return text
+
+
+def fitting(draw: ImageDraw.ImageDraw, text: str, font: Font, room: float) -> int:
+    """How many of the first letters of a `drawable` text fit ``room`` canvas pixels.
+
+    However long the text is, not much more of it is measured than fits.
+    """
+    low, high = 0, 64
+    while high < len(text) and draw.textlength(text[:high], font=font) <= room:
+        low, high = high, 2 * high
+    high = min(high, len(text))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if draw.textlength(text[:middle], font=font) <= room else (low, middle - 1)
+    return low
 
 
 def _spelt(letter: str) -> str:

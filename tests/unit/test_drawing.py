@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -108,6 +110,21 @@ def test_words_are_left_out_until_the_rest_fits() -> None:
     assert short.endswith("...")
     assert draw.textlength(short, font=font) <= 200
     assert draw.textlength(shortened(draw, "x" * 500, font, 100), font=font) <= 100
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "word " * 20_000], ids=["one word", "words"])
+def test_of_a_text_of_any_length_little_more_is_measured_than_fits(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = ImageDraw.Draw(Image.new("RGB", (10, 10)))
+    measure, measured = draw.textlength, list[int]()
+
+    def measuring(part: str, font: Any) -> float:
+        measured.append(len(part))
+        return measure(part, font=font)
+
+    monkeypatch.setattr(draw, "textlength", measuring)
+    short = shortened(draw, text, font_of(14), 300)
+    assert 10 < len(short) < 64
+    assert sum(measured) < 2000, "letters, each measured again with every cut"
 
 
 def drawn(text: str) -> bytes:

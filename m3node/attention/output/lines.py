@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw
 
-from m3node.drawing.lettering import Font, drawable, shortened
+from m3node.drawing.lettering import Font, drawable, fitting, shortened
 
 _RULER = ImageDraw.Draw(Image.new("RGB", (1, 1)))
 
@@ -21,19 +21,16 @@ def wrapped(text: str, font: Font, room: float, *, most: int = 0) -> list[str]:
         if most and len(lines) == most - 1:
             lines.append(shortened(_RULER, rest, font, room))
             break
-        fitting = _fitting(rest, font, room)
-        lines.append(rest[:fitting].rstrip())
-        rest = rest[fitting:].lstrip()
+        end = _line_end(rest, font, room)
+        lines.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
     return lines
 
 
-def _fitting(text: str, font: Font, room: float) -> int:
-    """How many characters go on a line: up to the last blank that fits, or as many as do."""
-    low, high = 1, len(text)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if _RULER.textlength(text[:middle], font=font) <= room else (low, middle - 1)
-    if low == len(text) or text[low] == " ":
-        return low
-    blank = text.rfind(" ", 0, low + 1)
-    return blank if blank > 0 else low
+def _line_end(text: str, font: Font, room: float) -> int:
+    """How many characters go on a line: up to the last blank that fits, or as many as do, but one at least."""
+    end = max(1, fitting(_RULER, text, font, room))
+    if end == len(text) or text[end] == " ":
+        return end
+    blank = text.rfind(" ", 0, end + 1)
+    return blank if blank > 0 else end
