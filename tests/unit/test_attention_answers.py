@@ -121,7 +121,7 @@ def test_what_only_holds_the_letters_of_a_yes_or_a_no_is_neither(text: str, want
     ("text", "wanted"),
     [
         ("The left lung.", "left lung"),
-        ("  a   LEFT-sided\tpneumothorax ", "left sided pneumothorax"),
+        ("  a   LEFT-sided\tpneumothorax ", "left pneumothorax"),
         ("Hepatitis A", "hepatitis a"),
         ("2.5 cm", "2.5 cm"),
         ("ﬁbrosis", "fibrosis"),  # one letter
@@ -167,7 +167,7 @@ def test_a_question_for_yes_or_no_is_answered_by_what_is_said_of_its_subject(tex
 def test_a_statement_that_uses_all_of_the_questions_words_is_a_yes() -> None:
     assert normalise_answer("The heart is enlarged.", question="Is the heart enlarged?") == "yes"
     assert normalise_answer("The heart is not enlarged.", question="Is the heart enlarged?") == "no"
-    assert normalise_answer("The heart is normal.", question="Is the heart enlarged?") == "heart is normal"
+    assert normalise_answer("The heart is normal.", question="Is the heart enlarged?") == "no"
     assert normalise_answer("The lungs are not clear.", question="Are the lungs clear?") == "no"
 
 
@@ -240,7 +240,7 @@ def test_the_same_said_in_other_words_is_the_same_answer() -> None:
         ("not normal", "normal", False),
         ("The heart is normal.", "normal", True),
         ("It is in the left lung.", "left lung", True),
-        ("It is in the left lungs' hilum", "left lung", False),
+        ("It is in the left lungfish", "left lung", False),
         ("left or right", "left", False),
         ("The left one, not the right one", "left", True),
         ("The left one, not the right one", "right", False),

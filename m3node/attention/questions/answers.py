@@ -14,6 +14,7 @@ from m3node.attention.questions.polarity import (
     plain_words,
     polarity,
     sentences,
+    singular,
 )
 
 _ANSWER = re.compile(r"\b(?:answer is|answer\s*:)[\s:*_\"'(]*", re.IGNORECASE)
@@ -54,8 +55,9 @@ def same_answer(one: str, other: str, *, question: str = "", baseline: str = "")
 def is_correct(answer: str, truth: str, *, question: str = "", baseline: str = "") -> bool | None:
     """Whether an answer is right.
 
-    Where the truth is yes, no or unknown, the answer has to say that. Otherwise both have to be the same words, or the
-    truth's words stand together in a clause of the answer that neither negates nor leaves a choice.
+    Where the truth is yes, no or unknown, the answer has to say that. Otherwise both have to be the same words, but for
+    those of the question, or the truth's words stand together in a clause of the answer that neither negates nor leaves
+    a choice; each in the singular or plural.
 
     Parameters
     ----------
@@ -75,15 +77,27 @@ def is_correct(answer: str, truth: str, *, question: str = "", baseline: str = "
     asked = [wording for wording in (question, baseline) if wording.strip()]
     if right in {YES, NO, UNKNOWN}:
         return _normalised(answer, asked, closed=True) == right
-    right = plain_words(truth)
-    if plain_words(answer) == right:
+    right = singular(plain_words(truth))
+    if singular(plain_words(answer)) == right or _same_but_for_the_question(answer, truth, asked):
         return True
     wanted = re.compile(rf"(?<!\S){re.escape(right)}(?!\S)")
     return any(
         wanted.search(clause) and not _NO_CLAIM.search(wanted.sub(" ", clause))
         for sentence in sentences(answer)
-        for clause in clauses(sentence)
+        for clause in map(singular, clauses(sentence))
     )
+
+
+def _same_but_for_the_question(answer: str, truth: str, asked: list[str]) -> bool:
+    """Whether both are the same but for words that the question has: "Left" and "left lung" to "Which lung?"."""
+    repeated = {word for question in asked for word in singular(plain_words(question)).split()}
+    if "or" in repeated:  # then its words are the choice
+        return False
+    answer, truth = (
+        " ".join(word for word in singular(plain_words(text)).split() if word not in repeated)
+        for text in (answer, truth)
+    )
+    return bool(truth) and answer == truth
 
 
 def _normalised(text: str, asked: list[str], *, closed: bool | None) -> str:

@@ -9,20 +9,27 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
+
+from m3node.attention.questions.opposites import SOUND, asks_if_sound, opposed, things
+from m3node.attention.questions.wording import one_wording
 
 YES: Final = "yes"
 NO: Final = "no"
 UNKNOWN: Final = "unknown"
 
 OUTRIGHT: Final = {
-    **dict.fromkeys(("yes", "y", "yeah", "yep", "true", "correct", "affirmative", "positive", "present"), YES),
-    **dict.fromkeys(("no", "n", "nope", "false", "incorrect", "negative", "absent", "none", "nil"), NO),
+    **dict.fromkeys(
+        ("yes", "y", "yeah", "yep", "true", "correct", "affirmative", "positive", "present", "definitely", "certainly"),
+        YES,
+    ),
+    **dict.fromkeys(("no", "n", "nope", "false", "incorrect", "negative", "absent", "none", "nil", "0"), NO),
     **dict.fromkeys(("unknown", "unsure", "uncertain", "unclear", "indeterminate", "equivocal", "maybe"), UNKNOWN),
 }
 """What a whole answer may consist of."""
 
-_CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "none", "nil"}}
+_CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "none", "nil", "0"}}
 """What decides a sentence where it stands alone between commas, colons or full stops: "No, but …", "Effusion: no"."""
 
 _BE = r"(?:is|are|was|were|been|has|have|had|do|does|did|can|could|should|would)"
@@ -32,9 +39,11 @@ _SEEN = (
 )
 
 _NOT_MEANT = re.compile(
-    r"\b(?:(?:no|without) doubt|not (?:only|just|merely)|with or without|(?:no|without) (?:\w+ ){0,2}changes?)\b"
+    r"\b(?:(?:no|without) doubt|not (?:only|just|merely)|with or without|clear(?= (?:evidence|signs?|indications?)))\b"
 )
-"""Holds a negation and denies nothing: taken out before anything else is looked for."""
+"""Holds a word that decides, and decides nothing: taken out before anything else is looked for."""
+
+_NO_CHANGE = re.compile(r"\b(?:no|without) (?:\w+ ){0,2}changes?\b")
 
 _UNDECIDED = re.compile(
     r"\b(?:"
@@ -54,13 +63,16 @@ _UNDECIDED = re.compile(
 _PERHAPS = re.compile(r"\b(?:maybe|perhaps|possible|possibly|might|(?:may|could) (?:be|represent))\b")
 
 _DENIES = re.compile(
-    rf"\b(?:no|none|neither|nor|never|{_BE} not|not (?:\w+ ){{0,2}}{_SEEN}|{_BE} (?:\w+ )?absent|absence of"
-    r"|negative for|free (?:of|from)|(?:is|are|was|were|been) (?:\w+ )?(?:excluded|ruled out))\b"
-    r"|^(?:without|not|absent|false|incorrect)\b"
+    rf"\b(?:no|none|neither|nor|never|unlikely|fails? to|{_BE} not|not (?:\w+ ){{0,2}}{_SEEN}|{_BE} (?:\w+ )?absent"
+    r"|absence of|negative for|free (?:of|from)|(?:is|are|was|were|been) (?:\w+ )?(?:excluded|ruled out))\b"
+    r"|^(?:without|not|absent|false|incorrect)\b|\bnot$"
 )
 
 _NOTHING_THERE = re.compile(rf"^(?:there {_BE} )?(?:no|none|neither|not|without|absent|negative)\b|\bnot {_SEEN}\b")
 """To a question for more than yes or no: that there is nothing of it. "The right one is not affected" is not that."""
+
+_GONE = re.compile(r"\b(?:has|have) (?:(?:now|since|completely|fully) )?(?:resolved|cleared)\b")
+"""A no, unless that was asked."""
 
 _IS_THERE = re.compile(rf"\b{_BE} (?:\w+ ){{0,2}}{_SEEN}$|^(?:positive for|evidence of)\b")
 """That something is there, and nothing more."""
@@ -70,6 +82,13 @@ _STATES = re.compile(
     r"|consistent with|compatible with|suggestive of|indicative of|evidence of)\b"
 )
 """That something is there, with more about it."""
+
+_NOR = re.compile(
+    rf"\b(?:no|not|without|neither|never|negative for|free of|absence of)\b(?!\s*,)"
+    rf"(?:(?!\b(?:but|however|although|though|while|whereas|there|with|shows?|{_BE})\b)[^.;:\u2013\u2014]){{0,200}}\b(?:or|nor)\b",
+    re.IGNORECASE,
+)
+"""No A, B, or C: the commas part no clauses."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|;\s*")
 _CLAUSE = re.compile(
@@ -97,10 +116,27 @@ _NO_TOPIC = frozenset(
     tell say find found look looks looking visible present identify identified evident apparent detect detected observe
     observed evidence sign signs indication finding findings image images picture radiograph xray x ray film scan ct
     chest patient patients please state answer question what which where who how many much yes no as than some suggest
-    suggests
+    suggests acute anywhere currently again one
     """.split()  # noqa: SIM905 - a hundred quotes would hide the words
 )
 """Words of a question that do not say what it is about."""
+
+_SAME_TOPIC = {
+    "cardiomegaly": ("heart", "enlarged"),
+    "cardiac": ("heart",),
+    "mediastinal": ("mediastinum",),
+    "enlargement": ("enlarged",),
+    "widening": ("widened",),
+    "thickening": ("thickened",),
+    "blunting": ("blunted",),
+    "deviation": ("deviated",),
+    "dilatation": ("dilated",),
+    "dilation": ("dilated",),
+    "displacement": ("displaced",),
+    "abnormality": ("abnormal",),
+    "limit": ("normal",),  # within which it is
+}
+"""Words that say what others say."""
 
 
 def plain_words(text: str) -> str:
@@ -109,7 +145,7 @@ def plain_words(text: str) -> str:
     text = re.sub(r"\bcan't\b|\bcannot\b", "can not", text)
     text = re.sub(r"\bwon't\b", "will not", text)
     text = re.sub(r"n't\b", " not", text)
-    return _ARTICLE.sub("", " ".join(_WORD.findall(text)))
+    return one_wording(_ARTICLE.sub("", " ".join(_WORD.findall(text))))
 
 
 def sentences(text: str) -> list[str]:
@@ -120,7 +156,9 @@ def sentences(text: str) -> list[str]:
 
 def clauses(sentence: str) -> list[str]:
     """What stands between commas and words such as "but", as plain words, less what only looks like a negation."""
-    plain = (_NOT_MEANT.sub(" ", plain_words(clause)) for clause in _CLAUSE.split(sentence))
+    sentence = _NOR.sub(lambda found: found[0].replace(",", " "), sentence)
+    plain = (_NO_CHANGE.sub("unchanged", plain_words(clause)) for clause in _CLAUSE.split(sentence))
+    plain = (_NOT_MEANT.sub(" ", clause) for clause in plain)
     return [" ".join(clause.split()) for clause in plain if clause.strip()]
 
 
@@ -135,7 +173,29 @@ def asks_yes_or_no(question: str) -> bool:
 
 def topics(text: str) -> frozenset[str]:
     """What a text is about: its words, in the singular, less those that any question may have."""
-    return frozenset(_singular(word) for word in plain_words(text).split() if word not in _NO_TOPIC)
+    words = (word for word in plain_words(text).split() if word not in _NO_TOPIC)
+    return frozenset(same for word in words for same in _SAME_TOPIC.get(singular(word), (singular(word),)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One wording of a question.
+
+    Attributes
+    ----------
+    topics : frozenset of str
+        What it is about.
+    wanted : frozenset of str
+        What an answer has to hold to say that it is so: of a question whether there is something, that something.
+    """
+
+    topics: frozenset[str]
+    wanted: frozenset[str]
+
+    @classmethod
+    def of(cls, question: str) -> _Asked:
+        about = topics(question)
+        return cls(about, things(about) if _EITHER.match(plain_words(question)) else about)
 
 
 def polarity(text: str, asked: Iterable[str], *, closed: bool | None) -> str:
@@ -160,14 +220,16 @@ def polarity(text: str, asked: Iterable[str], *, closed: bool | None) -> str:
         return ""
     if every[0][0] in _CLEAR:
         return _CLEAR[every[0][0]]
-    about = [words for question in asked if (words := topics(question))]
+    about = [found for found in map(_Asked.of, asked) if found.topics]
     if closed is False:
         return _of_sentence(every[0], about, closed=closed)  # what is not there may well be mentioned further on
-    near = [sentence for sentence in every if any(_touches(clause, about) for clause in sentence)]
-    return next((said for sentence in near or every if (said := _of_sentence(sentence, about, closed=closed))), "")
+    near = [sentence for sentence in every if any(_touches(clause, about) for clause in sentence)] or every
+    said = next((said for sentence in near if (said := _of_sentence(sentence, about, closed=closed))), "")
+    excluded = any(_opposed(clause, about) for sentence in near for clause in sentence)
+    return said or (NO if closed and excluded else "")
 
 
-def _of_sentence(sentence: list[str], about: list[frozenset[str]], *, closed: bool | None) -> str:
+def _of_sentence(sentence: list[str], about: list[_Asked], *, closed: bool | None) -> str:
     alone = next((_CLEAR[clause] for clause in sentence if clause in _CLEAR), "")
     if alone:
         return alone
@@ -180,25 +242,68 @@ def _of_sentence(sentence: list[str], about: list[frozenset[str]], *, closed: bo
     return next((said for said in found if said is not None), "")
 
 
-def _of_clause(clause: str, about: list[frozenset[str]], *, closed: bool | None) -> str | None:
+def _of_clause(clause: str, about: list[_Asked], *, closed: bool | None) -> str | None:
     """As `polarity`; None when the next clause may still say it."""
     if re.match(r"yes\b", clause):
         return YES
     if _PERHAPS.search(clause):
         return UNKNOWN
     if (_NOTHING_THERE if closed is False else _DENIES).search(clause):
-        return NO
-    if closed is not False and _IS_THERE.search(clause):
+        return _denied(clause, about) if closed else NO
+    if closed:
+        return _claimed(clause, about)
+    if closed is None and _IS_THERE.search(clause):
         return YES
-    states = _STATES.search(clause) is not None
-    if not closed:
-        return "" if states else None
-    repeats = any(words <= topics(clause) for words in about)
-    return YES if repeats or (states and (not about or _touches(clause, about))) else None
+    return "" if _STATES.search(clause) else None
 
 
-def _touches(clause: str, about: list[frozenset[str]]) -> bool:
-    return any(words & topics(clause) for words in about)
+def _claimed(clause: str, about: list[_Asked]) -> str | None:
+    """What a clause without a negation says to a question for yes or no."""
+    words = topics(clause)
+    if _opposed(clause, about):
+        return None
+    if _GONE.search(clause) and not any("resolved" in asked.topics for asked in about):
+        return NO
+    if any(_says_all(words, asked.topics) for asked in about) or _is_one_of_its_words(clause, about):
+        return YES
+    meant = not about or any(words & asked.wanted and not asks_if_sound(asked.topics) for asked in about)
+    if meant:
+        return YES if _IS_THERE.search(clause) or _STATES.search(clause) else None
+    return YES if not words and _IS_THERE.search(clause) else None
+
+
+def _says_all(words: frozenset[str], asked: frozenset[str]) -> bool:
+    """Whether an answer holds all that was asked; of soundness in any word for it."""
+    return asked <= words or (asks_if_sound(asked) and bool(words & SOUND) and bool(words & (asked - SOUND)))
+
+
+def _denied(clause: str, about: list[_Asked]) -> str | None:
+    """To whether it is normal, "no abnormality" is a yes; to whether it is enlarged, "not normal" is none."""
+    words = topics(clause)
+    opposites = [asked for asked in about if opposed(asked.topics, words)]
+    if any(asks_if_sound(asked.topics) for asked in opposites):
+        return YES
+    return None if opposites and words & SOUND else NO
+
+
+def _opposed(clause: str, about: list[_Asked]) -> bool:
+    """Whether a clause that denies nothing holds what excludes what was asked."""
+    words = topics(clause)
+    return not _DENIES.search(clause) and any(opposed(asked.topics, words) for asked in about)
+
+
+def _is_one_of_its_words(clause: str, about: list[_Asked]) -> bool:
+    """ "Enlarged." to whether the heart is enlarged."""
+    return " " not in clause and any(topics(clause) and topics(clause) <= asked.topics for asked in about)
+
+
+def _touches(clause: str, about: list[_Asked]) -> bool:
+    return any(asked.topics & topics(clause) for asked in about)
+
+
+def singular(words: str) -> str:
+    """Every word in the singular, as far as endings tell."""
+    return " ".join(_singular(word) for word in words.split())
 
 
 def _singular(word: str) -> str:

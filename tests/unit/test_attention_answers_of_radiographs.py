@@ -1,0 +1,406 @@
+"""What is right and what is not, of answers as models give them, to truths as sets of radiographs have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from m3node.attention.questions.answers import is_correct
+
+# A question, then truths and answers to it.
+RIGHT = """\
+Is there a pleural effusion?
+  yes = Yes, there is a small left pleural effusion with blunting of the costophrenic angle.
+  no = No, there is no evidence of pleural effusion in this chest X-ray.
+  no = Based on the provided chest X-ray, there is no clear evidence of pleural effusion.
+  yes = Based on the image, there appears to be a small left-sided pleural effusion.
+  yes = There are bilateral pleural effusions, larger on the right.
+  yes = Small bilateral effusions are noted.
+  no = The costophrenic angles are sharp. No pleural effusion or pneumothorax.
+Is there a pneumothorax?
+  no = No pleural effusion or pneumothorax is seen.
+  no = There is no pleural effusion, pneumothorax, or focal consolidation.
+Is there focal consolidation?
+  no = There is no pleural effusion, pneumothorax, or focal consolidation.
+Is there a pneumothorax?
+  no = There is no focal consolidation, pleural effusion, or pneumothorax.
+  no = No focal consolidation, effusion or pneumothorax.
+  no = A pneumothorax is not identified.
+  yes = There is a small right apical pneumothorax.
+  yes = A small right apical pneumothorax is present, without mediastinal shift.
+  yes = Yes. There is no tension.
+  no = The previously seen pneumothorax has resolved.
+  no = There is no longer a pneumothorax.
+  no = Pneumothorax: Absent
+  no = Answer: No pneumothorax.
+Is there evidence of pneumonia?
+  yes = There is a right lower lobe consolidation, consistent with pneumonia.
+  yes = Findings are suggestive of pneumonia.
+  no = No findings to suggest pneumonia.
+  no = The lungs are clear without evidence of pneumonia.
+  no = The lungs are clear. There is no evidence of pneumonia.
+  yes = There is an opacity that likely represents pneumonia.
+  yes = This is concerning for pneumonia.
+  yes = Right lower lobe opacity, likely pneumonia.
+  no = It is unlikely that there is pneumonia.
+  no = Pneumonia is unlikely.
+  no = The X-ray does not show signs of pneumonia.
+  no = The image fails to show pneumonia.
+  no = The patient is without pneumonia.
+Is there cardiomegaly?
+  yes = There is cardiomegaly.
+  yes = Mild cardiomegaly.
+  yes = Moderate cardiomegaly is again seen.
+  no = The heart size is normal, so there is no cardiomegaly.
+  yes = The cardiac silhouette is enlarged, indicating cardiomegaly.
+  no = The cardiothoracic ratio is less than 50%, so no cardiomegaly.
+Is the heart enlarged?
+  no = The heart is normal in size.
+  no = The heart size is within normal limits.
+  no = The heart appears normal in size.
+  no = Heart size is normal.
+  yes = The heart appears mildly enlarged.
+  no = The heart does not appear enlarged.
+  no = The heart is not significantly enlarged.
+  no = Normal
+  yes = Enlarged.
+Is the cardiac silhouette enlarged?
+  yes = The cardiac silhouette is mildly to moderately enlarged.
+  no = The cardiomediastinal silhouette is unremarkable.
+Is the heart size normal?
+  yes = Yes, the heart size is within normal limits.
+  no = The heart is enlarged.
+  yes = Heart size is normal.
+  no = No, the heart is enlarged.
+  no = The heart size is not normal.
+  yes = The heart is within normal limits.
+  no = Cardiomegaly is present.
+Is this chest X-ray normal?
+  yes = No acute cardiopulmonary abnormality.
+  yes = There is no evidence of acute cardiopulmonary disease.
+  yes = No abnormalities are seen.
+  yes = The chest X-ray appears normal.
+  no = This is an abnormal chest X-ray.
+  no = Abnormal
+  yes = Normal
+  no = No, it is not normal.
+  yes = Yes, there are no abnormalities.
+Are the lungs clear?
+  yes = The lungs are clear.
+  yes = Both lungs are clear bilaterally.
+  no = The lungs are not clear.
+  yes = There is no focal consolidation; the lungs are clear.
+  yes = No focal consolidation in the lungs.
+Are there abnormalities in the lungs?
+  no = The lungs are clear.
+Is there any abnormality?
+  no = The chest X-ray is normal.
+  yes = Yes, cardiomegaly.
+  no = No acute abnormality.
+Is the trachea midline?
+  yes = The trachea is midline.
+  no = The trachea is deviated to the right.
+Is the trachea deviated?
+  no = The trachea is midline.
+Is the trachea midline?
+  yes = Yes
+Is there a rib fracture?
+  no = No acute rib fractures identified.
+  yes = There is a fracture of the left fifth rib.
+  no = No displaced rib fracture is seen.
+Is there an endotracheal tube?
+  yes = An endotracheal tube terminates 4 cm above the carina.
+  yes = The endotracheal tube is in place.
+Is there a pacemaker?
+  yes = A left-sided dual-lead pacemaker is in place.
+  no = No pacemaker.
+  no = I do not see any pacemaker.
+Is there free air under the diaphragm?
+  no = No free air is seen under the diaphragm.
+  no = No subdiaphragmatic free air.
+Has the effusion increased?
+  no = The effusion is unchanged.
+  yes = The effusion has increased.
+  no = No significant change.
+Has the effusion resolved?
+  yes = The effusion has resolved.
+  no = The effusion persists.
+Does the patient have pulmonary edema?
+  yes = There is mild pulmonary edema.
+  no = There is no overt pulmonary oedema.
+  no = The patient does not have pulmonary edema.
+  yes = The patient has mild pulmonary edema.
+Is the pneumothorax on the left?
+  yes = The pneumothorax is on the left side.
+  no = The pneumothorax is on the right.
+  yes = Yes, left.
+  no = It is on the right.
+Is this a PA view?
+  yes = This is a PA view.
+  no = No, this is an AP view.
+  no = This is an AP view.
+Is this an AP view?
+  yes = AP
+Was this taken in PA position?
+  yes = Yes
+Which lung is affected?
+  left lung = Left
+  left = The left lung
+  left side = Left lung.
+Which side is the effusion on?
+  right side = Right
+  right = On the right side.
+  right side = The effusion is on the right-hand side
+  left = left-sided
+  bilateral = Both sides
+  both = Bilateral
+  bilateral = Bilaterally
+How many nodules are there?
+  2 = Two nodules.
+  two = 2
+  3 = There are three.
+  1 = One
+  0 = None
+  0 = No nodules
+What is the abnormality?
+  pleural effusion = Bilateral pleural effusions
+  right pleural effusion = There is a right-sided pleural effusion.
+  rib fracture = Rib fractures
+  cardiomegaly = Cardiomegaly
+  pulmonary edema = Pulmonary oedema
+  pulmonary nodule = Pulmonary nodules in the left upper lobe
+  consolidation = Consolidation and no effusion
+  none = No abnormality
+  none = There are no abnormalities.
+Where is the opacity?
+  right lower lobe = In the right lower lobe
+What modality is this?
+  x-ray = X-ray
+  xray = Chest X-ray
+  X-ray = This is a plain radiograph (chest X-ray).
+What view is this?
+  PA = PA
+  PA = This is a posteroanterior (PA) view.
+  PA = posterior-anterior
+  frontal = Frontal view
+What plane is the image in?
+  axial = Axial plane
+  axial plane = Axial
+What organ is shown?
+  lung = The lungs
+  heart = lungs and heart
+Is it left or right?
+  Left = left
+Is the heart normal or enlarged?
+  enlarged = The heart is enlarged.
+What is the severity of the effusion?
+  mild = Mild
+What is the size of the mass?
+  3cm = 3 cm
+Is there any mediastinal widening?
+  no = The mediastinum is not widened.
+  yes = The mediastinum is widened.
+  no = Mediastinal contours are normal.
+Is the mediastinum widened?
+  no = The mediastinum is of normal width.
+Are there nodules?
+  yes = Yes; multiple nodules.
+  yes = Multiple nodules.
+  no = No discrete nodules or masses.
+  no = There aren't any nodules
+Is there a fracture or dislocation?
+  no = There is no fracture or dislocation.
+Does the image show an abnormality?
+  no = Not that I can see.
+  no = I don't see any abnormality.
+Is there atelectasis?
+  yes = Bibasilar atelectasis.
+  yes = Low lung volumes with bibasilar atelectasis.
+  no = No evidence for atelectasis.
+  no = Lungs are clear; atelectasis is absent
+  yes = Definitely.
+  no = Probably not.
+  yes = Yes, possibly.
+Is there a pneumothorax?
+  no = There is no pneumothorax, but a pleural effusion or atelectasis.
+Is there a pleural effusion?
+  yes = There is no pneumothorax, but there is a pleural effusion or atelectasis.
+  yes = No pneumothorax, and a small pleural effusion is seen.
+  yes = No pneumothorax. Small left pleural effusion.
+  no = Lungs are clear, no pneumothorax, effusion, or consolidation.
+  no = No, or only a minimal, pleural effusion.
+Is there a left pleural effusion?
+  no = There is a right pleural effusion.
+  yes = The right effusion has decreased. There is a left pleural effusion.
+  yes = There are bilateral pleural effusions.
+  yes = There is a pleural effusion, left greater than right.
+Is there a right pleural effusion?
+  no = Left pleural effusion. No right effusion.
+Is the heart enlarged?
+  yes = The lungs are clear and the heart is enlarged.
+  yes = The lungs are clear. The heart is enlarged.
+  no = The lungs are clear. The heart is normal.
+Is the heart size normal?
+  yes = The heart is not enlarged.
+  yes = No cardiomegaly.
+Is the chest X-ray abnormal?
+  no = No acute abnormality.
+  no = The X-ray is normal.
+  yes = Yes, there is a pneumothorax.
+Is the tube in the right place?
+  yes = The tube is in the right place.
+Is the tube displaced?
+  no = The tube is in normal position.
+Is there a nasogastric tube?
+  yes = The nasogastric tube is in normal position.
+Is there consolidation?
+  no = The lungs are clear.
+Is there atelectasis in the right lower lobe?
+  no = Left lower lobe atelectasis.
+Is this an AP view?
+  no = PA
+Has the pneumothorax increased?
+  no = The pneumothorax has decreased.
+  no = The pneumothorax is stable.
+  no = There is no change in the pneumothorax.
+Is there a pneumothorax?
+  yes = Stable right pneumothorax.
+  yes = No change in the right pneumothorax.
+Has the pneumothorax resolved?
+  no = The pneumothorax has not resolved.
+Is there any fracture?
+  no = There is no acute fracture, dislocation, or lytic lesion.
+Which lung is affected?
+  left lung = The right lung is normal; the left lung is affected.
+Which lobe is affected?
+  right lower lobe = Right lower
+How many ribs are broken?
+  3 = Three ribs
+What is seen?
+  nodules = A nodule
+Are both lungs affected?
+  yes = Yes, both lungs.
+Is the mediastinum shifted to the left?
+  no = The mediastinum is shifted to the right.
+  no = The mediastinum is midline.
+Are the costophrenic angles blunted?
+  yes = The left costophrenic angle is blunted.
+Are the costophrenic angles clear?
+  no = There is blunting of the left costophrenic angle.
+Are there signs of heart failure?
+  no = No signs of heart failure are seen, such as edema, effusion, or cardiomegaly.
+Is there a mass?
+  yes = A mass is seen in the right upper lobe, without effusion or adenopathy.
+  yes = The lungs show a mass.
+Is the left lung affected?
+  yes = There is an effusion in the left lung.
+  no = The right lung is affected.
+Is there fluid around the lung?
+  yes = Fluid is present.
+Is it present?
+  yes = It is present.
+Is a nodule visible?
+  yes = One is visible.
+  yes = Yes, one nodule.
+Is the study abnormal?
+  no = Normal.
+Is there an opacity?
+  no = There is no clear sign of it.
+Are the lungs clear?
+  yes = There is no clear evidence of consolidation.
+"""
+
+NOT_RIGHT = """\
+Is there evidence of pneumonia?
+  no = Cannot be determined from this image.
+Which side is the effusion on?
+  left = Right
+  right = bilateral
+How many nodules are there?
+  2 = 12
+What is the abnormality?
+  cardiomegaly = Enlarged heart
+  pneumothorax = There is no pneumothorax.
+  pneumonia = Pneumonia cannot be excluded
+  normal = No acute findings
+Where is the opacity?
+  right lower lobe = left lower lobe
+What modality is this?
+  x-ray = CXR
+What view is this?
+  PA = AP view
+Is the heart normal or enlarged?
+  enlarged = The heart is not enlarged.
+  normal = Not enlarged
+What is the severity of the effusion?
+  small = moderate to large
+What is the size of the mass?
+  3 cm = approximately 3.0 cm
+  3.5 cm = 3,5 cm
+Are there nodules?
+  yes = A possible nodule in the right upper lobe.
+Is there a pleural effusion?
+  yes = There is pleural thickening.
+Is there a pneumothorax?
+  yes = A pleural effusion is present.
+  yes = There is a pleural effusion.
+Is there pulmonary edema?
+  yes = There is a pulmonary nodule.
+Is the heart enlarged?
+  no = The mediastinum is normal.
+  yes = The aorta is enlarged.
+  no = The heart is not normal.
+Is the heart size normal?
+  yes = It is not.
+  yes = The lungs are clear.
+Is the chest X-ray normal?
+  yes = There is a large pneumothorax.
+  yes = The lungs are hyperinflated.
+Is there a displaced fracture?
+  no = There is a non-displaced fracture.
+Is there a nasogastric tube?
+  no = There is an endotracheal tube.
+Is there consolidation in the left lung?
+  no = The right lung is clear.
+Is this a lateral view?
+  no = This is a frontal view.
+Is there a pneumothorax?
+  yes = The pneumothorax has not resolved.
+What is the abnormality?
+  effusion = No pneumothorax, effusion, or mass.
+  mass = No pneumothorax, effusion, or mass.
+Which lung is affected?
+  left lung = right
+Which lobe is affected?
+  right lower lobe = Lower lobe
+Is the lung or the heart affected?
+  lung = the heart
+How many ribs are broken?
+  2 = three ribs
+  2 = Two or three
+Are both lungs affected?
+  no = Only the left lung.
+Are the costophrenic angles blunted?
+  no = The costophrenic angles are sharp.
+Is the study abnormal?
+  yes = Not normal.
+Is the heart enlarged?
+  yes = The heart is not normal.
+"""
+
+
+def cases(table: str) -> list[tuple[str, str, str]]:
+    found, question = [], ""
+    for line in table.splitlines():
+        if line.startswith(" "):
+            truth, answer = line.strip().split(" = ")
+            found.append((question, answer, truth))
+        else:
+            question = line
+    return found
+
+
+@pytest.mark.parametrize(("table", "right", "least"), [(RIGHT, True, 219), (NOT_RIGHT, False, 44)])
+def test_answers_are_judged_as_a_reader_would(table: str, right: bool, least: int) -> None:
+    every = cases(table)
+    assert len(every) == least
+    assert [case for case in every if is_correct(case[1], case[2], question=case[0]) is not right] == []
