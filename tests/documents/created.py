@@ -8,7 +8,7 @@ what follows the settings is then seen, not claimed; only the words for what the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -24,8 +24,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from documents.markers import table
+from documents.nested import inside
 from documents.network import Created
+from m3node.detectors.protocols import DetectorIdentity
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
+from m3node.imaging.geometry import PatientGeometry
 from m3node.intake.series.manifest import Manifest
 from m3node.results import terms
 from m3node.results.build import build_objects
@@ -44,6 +47,7 @@ KINDS = (
     ObjectKind.ATTENTION_MAP,
 )
 REPORTS = (ObjectKind.REPORT, ObjectKind.VOLUMES)
+EQUIPMENT = "ContributingEquipmentSequence"
 
 RICH = {
     "SpecificCharacterSet": "ISO_IR 100",
@@ -76,7 +80,7 @@ COMPUTED = {
     "ContentDate": "when the findings were made, in the source's time zone where it names one",
     "ContentTime": "as Content Date",
     "ContentSequence": "see the content tree below",
-    "ContributingEquipmentSequence": "the detector: name, version, weights, notice; purpose (109102, DCM)",
+    "ContributingEquipmentSequence": "the detector: name, version, weights, notice; and highdicom, but in the capture",
     "CurrentRequestedProcedureEvidenceSequence": "every source instance, and whatever else the content refers to",
     "DateOfSecondaryCapture": "as Content Date elsewhere",
     "DimensionIndexSequence": "how frames are ordered",
@@ -159,6 +163,11 @@ def created_tables(folder: Path) -> tuple[list[Created], dict[str, str]]:
     for kind in KINDS:
         own = [row for keyword, row in rows[kind].items() if keyword not in shared]
         made[f"created-{kind.value}"] = table(heading, own)
+    everything = [run.objects[kind] for run in runs for kind in KINDS if kind in run.objects]
+    made["inside-shared"] = inside([_only(EQUIPMENT, ds) for ds in everything])
+    for kind in set(KINDS) - set(REPORTS):
+        documents = [run.objects[kind] for run in runs if kind in run.objects]
+        made[f"inside-{kind.value}"] = inside(documents, leave_out=[EQUIPMENT])
     made["codes"] = _codes()
     for kind in REPORTS:
         made[f"content-{kind.value}"] = _content_table([run.objects[kind] for run in runs])
@@ -166,15 +175,16 @@ def created_tables(folder: Path) -> tuple[list[Created], dict[str, str]]:
 
 
 def _runs(folder: Path) -> list[Run]:
-    plain = _series(folder / "plain", (12, 60, 70), {})
-    rich = _series(folder / "rich", (10, 50, 80), RICH)
+    upright = axial_geometry((12, 60, 70), (2.5, 0.9, 0.7), origin=(-20.0, -30.0, 100.0))
+    turned = axial_geometry((10, 50, 80), (3.0, 0.8, 0.75), row=(0.8, 0.6, 0.0), column=(-0.6, 0.8, 0.0))
+    plain, rich = _series(folder / "plain", upright, {}), _series(folder / "rich", turned, RICH)
     other = Settings.model_validate({"results": {"series_number_base": 500, "station_name": "NODE1"}})
     older = PredecessorReport("1.2.3", "1.2.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.5")
     made = _findings(rich)
     later = replace(
         made,
         content_time="2026-05-06T07:08:09.500000+01:00",
-        detector=replace(made.detector, version="2"),
+        detector=DetectorIdentity("another", "2", "A rule.", parameters=(("beta", "2"),)),
         lesions=made.lesions[:1],
         tracking_uids=made.tracking_uids[:1],
         attention=made.attention[:1],
@@ -184,15 +194,14 @@ def _runs(folder: Path) -> list[Run]:
     return [
         _built(plain, _findings(plain), Settings(), folder / "1"),
         _built(plain, _findings(plain), other, folder / "2"),
-        _built(rich, later, Settings(), folder / "3"),
-        _built(plain, healthy, Settings(), folder / "4"),
-        _built(plain, replace(healthy, outcome=Outcome.INCOMPLETE, views_read=20), Settings(), folder / "5"),
+        _built(rich, later, Settings(), folder / "3", KINDS),
+        _built(plain, healthy, Settings(), folder / "4", KINDS),
+        _built(plain, replace(healthy, outcome=Outcome.INCOMPLETE, views_read=20), Settings(), folder / "5", KINDS),
     ]
 
 
-def _series(folder: Path, shape: tuple[int, int, int], attributes: dict[str, Any]) -> Manifest:
-    geometry = axial_geometry(shape, (2.5, 0.9, 0.7), origin=(-20.0, -30.0, 100.0))
-    hu = np.full(shape, 40, dtype=np.int16)
+def _series(folder: Path, geometry: PatientGeometry, attributes: dict[str, Any]) -> Manifest:
+    hu = np.full(geometry.shape, 40, dtype=np.int16)
     return made_manifest(write_ct_series(folder, hu, geometry, seed=folder.name, attributes=attributes))
 
 
@@ -200,8 +209,14 @@ def _findings(manifest: Manifest, **changes: Any) -> Findings:
     return with_attention(made_findings(manifest_geometry(manifest), manifest_key=manifest.key, **changes))
 
 
-def _built(manifest: Manifest, findings: Findings, settings: Settings, folder: Path) -> Run:
-    objects = build_objects(findings, manifest, folder, settings, kinds=list(ObjectKind))
+def _built(
+    manifest: Manifest,
+    findings: Findings,
+    settings: Settings,
+    folder: Path,
+    kinds: Collection[ObjectKind] = tuple(ObjectKind),
+) -> Run:
+    objects = build_objects(findings, manifest, folder, settings, kinds=kinds)
     source = pydicom.dcmread(Path(manifest.root) / manifest.instances[0].path, stop_before_pixels=True)
     return Run(source, {item.kind: pydicom.dcmread(item.path) for item in objects})
 
@@ -301,6 +316,12 @@ def _has(ds: Dataset, keyword: str) -> bool:
 
 def _rank(usage: str) -> str:
     return {"M": "0", "C": "1"}.get(usage, "2")
+
+
+def _only(keyword: str, ds: Dataset) -> Dataset:
+    part = Dataset()
+    part[keyword] = ds[keyword]
+    return part
 
 
 def _codes() -> str:

@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 
 from attended import GEOMETRIES, built, findings_of, series
 from documents import network
-from documents.created import KINDS
+from documents.created import KINDS, REPORTS
 from documents.markers import blocks, filled
+from documents.nested import inside
 from m3node.delivery.status import Verdict
 from m3node.intake.receive.admission import Admission
 from m3node.intake.receive.contexts import SOPClass
@@ -121,6 +122,18 @@ def test_no_object_has_an_attribute_or_a_fixed_value_that_the_statement_lacks(
     fixed = {tag: row[6].strip("`") for tag, row in listed.items() if row[7] == "FIXED" and row[6].startswith("`")}
     assert len(fixed) > 5
     assert {tag: str(ds[tag_of(tag)].value) for tag in fixed} == fixed
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REPORTS])
+def test_no_sequence_of_an_object_holds_what_the_statement_lacks(
+    kind: ObjectKind, other_objects: dict[ObjectKind, Dataset], made: dict[str, str]
+) -> None:
+    listed = [row for name in ("inside-shared", f"inside-{kind.value}") for row in rows(made[name])]
+    found = rows(inside([other_objects[kind]]))
+    assert {tuple(row[:3]) for row in found} <= {tuple(row[:3]) for row in listed}
+    always = {(row[0], row[1], row[4]) for row in listed if re.fullmatch(r"`[^`]+`|\([^()]+\)", row[4])}
+    assert len(always) >= 2
+    assert always <= {(row[0], row[1], row[4]) for row in found}
 
 
 def tag_of(text: str) -> tuple[int, int]:
