@@ -30,6 +30,9 @@ Grey = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 SHAPE = (160, 128)
+PATIENT = ("Chestphantom", "PID-77341", "19330303")
+"""Name, ID and birth date in the DICOM files: nothing that is made of them may hold one of these."""
+
 STUDIES_OF = 2
 """Images a study."""
 
@@ -190,7 +193,7 @@ def write_radiograph(path: Path, shown: Grey, form: str, *, seed: object, **attr
     ds.StudyDate = ds.ContentDate = "20260101"
     ds.StudyTime = ds.ContentTime = "120000"
     ds.AccessionNumber = ds.StudyID = ds.ReferringPhysicianName = ""
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "Phantom^Chest", "PHANTOM", "", "O"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = f"{PATIENT[0]}^Made", PATIENT[1], PATIENT[2], "O"
     ds.Manufacturer = "m3node"
     ds.BodyPartExamined, ds.ViewPosition = "CHEST", "PA"
     ds.PresentationIntentType = "FOR PRESENTATION"

@@ -17,7 +17,7 @@ import torch
 from chromium import Page
 from PIL import Image
 
-from attention_cases import CaseSet, write_cases
+from attention_cases import PATIENT, CaseSet, write_cases
 from m3node.attention.output.rows import COLUMNS
 from m3node.cli.main import main
 from m3node.notice import ATTENTION_NOTICE, NOT_FOR_CLINICAL_USE
@@ -56,6 +56,7 @@ def out(cases: CaseSet) -> Path:
     assert f"{IMAGES * VARIANTS} of {IMAGES * VARIANTS} questions answered by" in done.stdout
     assert "test model" in done.stdout
     assert ATTENTION_NOTICE in done.stdout
+    assert not any(value in done.stdout + done.stderr for value in PATIENT)
     return folder
 
 
@@ -96,6 +97,14 @@ def test_every_file_of_the_tree_is_there_and_no_other(out: Path) -> None:
         expected |= {f"grids/{key}_grid.npy", f"grids/{key}_meta.json", f"grids/{key}_heads.npz"}
         expected |= {f"overlays/{key}_overlay.png", f"visualizations/{key}_full.png"}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == expected
+
+
+def test_no_file_is_named_after_the_patient_or_holds_name_id_or_birth_date(out: Path, cases: CaseSet) -> None:
+    radiograph = next(case for case in cases.cases if case.form == "linear").path.read_bytes()
+    assert all(value.encode() in radiograph for value in PATIENT)
+    for path in out.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        assert not any(value in path.name or value.encode() in content for value in PATIENT), path
 
 
 def test_grids_heads_and_records_are_what_the_table_says(out: Path) -> None:
@@ -204,6 +213,7 @@ def test_bad_input_is_a_row_with_an_error_and_the_run_goes_on(
         assert len(error) > 20
     assert "nowhere" in failed["nowhere", asked]
     assert "1×1" in failed["dot", asked]
+    assert not any(value in told.out + told.err + "".join(failed.values()) for value in PATIENT)
     assert "no question" in failed["deep", ""]
     assert "<image>" in failed["rgb", "What is <image>?"]
     for name in fit:

@@ -211,6 +211,7 @@ def test_a_spacing_that_cannot_be_is_refused(tmp_path: Path) -> None:
         (("LE", "CD"), None, None),  # a dog's
         (("L", "DV"), None, None),
         (("L", "R"), None, None),
+        (("LR", "F"), None, None),
         (("L",), None, None),
         (("", ""), None, None),
     ],
@@ -232,6 +233,11 @@ def test_patient_orientation_tells_the_sides(letters: tuple[str, ...], left: Sid
 )
 def test_direction_cosines_tell_the_sides(cosines: tuple[float, ...], left: Side | None, head: Side | None) -> None:
     assert sides_by_cosines(cosines) == (left, head)
+
+
+def test_cosines_that_are_no_direction_leave_it_to_the_letters(tmp_path: Path) -> None:
+    image = read_image(radiograph(tmp_path, ImageOrientationPatient=[0] * 6, PatientOrientation=["R", "F"]))
+    assert (image.patient_left, image.patient_head) == ("left", "top")
 
 
 def test_a_quadrupeds_sides_are_not_guessed(tmp_path: Path) -> None:

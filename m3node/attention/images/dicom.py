@@ -179,9 +179,8 @@ def _spacing(ds: Dataset, frame: FrameHeader) -> tuple[float, float]:
 def _sides(ds: Dataset, frame: FrameHeader) -> Sides:
     if text(ds, 0x00102210).upper() == "QUADRUPED":
         return UNKNOWN
-    if frame.orientation is not None:
-        return sides_by_cosines(frame.orientation)
-    return sides_by_letters(texts(ds, 0x00200020))
+    sides = UNKNOWN if frame.orientation is None else sides_by_cosines(frame.orientation)
+    return sides if sides != UNKNOWN else sides_by_letters(texts(ds, 0x00200020))  # cosines are 0 in some projections
 
 
 def _stored(path: Path, name: str, opened: OpenedFile, layout: PixelLayout) -> Stored:

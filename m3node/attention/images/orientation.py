@@ -19,22 +19,26 @@ _NEAREST = 0.7071
 def sides_by_letters(directions: Sequence[str]) -> Sides:
     """Read Patient Orientation (PS3.3 C.7.6.1.1.1): where rows, then columns, run to as their index rises.
 
-    The first letter of each is its main direction. Anything but letters of a biped is not guessed at.
+    The first letter of each is its main direction. Anything but letters of a biped that go together is not guessed at.
 
     Parameters
     ----------
     directions : sequence of str
         ``("L", "F")`` of a frontal chest as it is mostly shown.
     """
-    if len(directions) != 2 or not all(
-        value and len(set(value)) == len(value) and set(value) <= set(_OPPOSITE) for value in directions
-    ):
+    if len(directions) != 2 or not all(map(_is_direction, directions)):
         return UNKNOWN
     along, down = directions[0][0], directions[1][0]
     if down in {along, _OPPOSITE[along]}:
         return UNKNOWN
     ends: dict[str, Side] = {along: "right", _OPPOSITE[along]: "left", down: "bottom", _OPPOSITE[down]: "top"}
     return ends.get("L"), ends.get("H")
+
+
+def _is_direction(letters: str) -> bool:
+    """Whether letters name one direction: "LF" does, "LR" and "LL" do not."""
+    known = set(letters) <= set(_OPPOSITE)
+    return bool(letters) and known and len({min(letter, _OPPOSITE[letter]) for letter in letters}) == len(letters)
 
 
 def sides_by_cosines(orientation: Sequence[float]) -> Sides:
