@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from pathlib import Path
@@ -55,6 +56,32 @@ def write_over(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def remove_parts(folder: Path, before: float = math.inf) -> int:
+    """Remove what processes that were killed left half written; nobody can see it as a file of its name.
+
+    Parameters
+    ----------
+    folder : Path
+        Where; not below it. It need not be there.
+    before : float
+        Only what was last written to before that (seconds since the epoch): what is younger may be somebody's work.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    removed = 0
+    for path in folder.glob(".*.part"):
+        try:
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:
+            continue  # its writer has just finished
+    return removed
+
+
 def _written(folder: Path, content: bytes) -> Path:
     """Write a temporary file whose bytes are on disk; none is left when that fails."""
     temporary = folder / f".{uuid.uuid4().hex}.part"
@@ -65,6 +92,11 @@ def _written(folder: Path, content: bytes) -> Path:
             stream.write(content)
             stream.flush()
             os.fdatasync(stream.fileno())
+    except OSError as error:
+        temporary.unlink()
+        # A full disk names no file by itself, and who reads of it has to know which disk.
+        error.filename = error.filename or os.fspath(folder)
+        raise
     except BaseException:
         temporary.unlink()
         raise

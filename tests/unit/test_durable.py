@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from m3node import durable
-from m3node.durable import write_once, write_over
+from m3node.durable import remove_parts, write_once, write_over
 
 Write = Callable[[Path, bytes], object]
 
@@ -76,3 +76,23 @@ def test_what_is_written_once_stays_and_what_is_written_over_does_not(tmp_path: 
     write_over(path, b"third")
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fdatasync", full)
+    with pytest.raises(OSError, match="No space left") as failed:
+        write_over(tmp_path / "a", b"new")
+    assert failed.value.filename == str(tmp_path)
+
+
+def test_what_was_left_half_written_goes_unless_it_is_too_young(tmp_path: Path) -> None:
+    for name, at in ((".old.part", 1000), (".young.part", 3000), ("a.part", 1000), (".b", 1000)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (at, at))
+    assert remove_parts(tmp_path, before=2000) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {".young.part", "a.part", ".b"}
+    assert remove_parts(tmp_path) == 1
+    assert remove_parts(tmp_path / "gone") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from m3node.durable import remove_parts
 from m3node.errors import ConfigError
 
 TABLE = "evaluation_results.csv"
@@ -73,6 +74,8 @@ def open_folder(out: Path, images: Path, *, resume: bool) -> None:
             f"--out: {out} holds an earlier run ({found}); name another folder, or go on with it by --resume"
         )
     make_folders(out)
+    for name in ("", GRIDS, OVERLAYS, VISUALIZATIONS):
+        remove_parts(out / name)
 
 
 def make_folders(out: Path) -> None:

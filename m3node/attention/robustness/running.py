@@ -29,6 +29,7 @@ from m3node.attention.robustness.record import RobustnessRecord, whole_record, w
 from m3node.attention.robustness.sheet import draw_sheet
 from m3node.attention.robustness.work import Work, blank_record
 from m3node.attention.running import Looks
+from m3node.durable import remove_parts
 from m3node.errors import ConfigError, ImageError, M3NodeError
 from m3node.progress import Progress
 
@@ -91,6 +92,7 @@ def open_robustness(out: Path, images: Path, *, resume: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out: cannot make the folder {folder}: {error.strerror}") from error
+    remove_parts(folder)
     return folder
 
 

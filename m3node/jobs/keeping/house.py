@@ -15,6 +15,7 @@ from pathlib import Path
 from m3node.delivery.outbox import Box
 from m3node.delivery.state import DeliveryState
 from m3node.disk import Watermark
+from m3node.durable import remove_parts
 from m3node.errors import DeliveryError
 from m3node.intake.receive.commitment import forget_reports
 from m3node.jobs.answer.record import RECORD
@@ -161,17 +162,9 @@ def remove_unfinished(layout: DataLayout, *, older_than: float = UNFINISHED_SECO
     int
         How many.
     """
-    removed = 0
     latest = time.time() - older_than
     folders = [layout.manifests, layout.commitments, *layout.results.iterdir(), *layout.outbox.glob("**/")]
-    for folder in folders:
-        for path in folder.glob(".*.part") if folder.is_dir() else ():
-            try:
-                if path.stat().st_mtime < latest:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:
-                continue  # its writer has just finished
+    removed = sum(remove_parts(folder, latest) for folder in folders)
     if removed:
         _log.info("removed %d unfinished files of processes that are gone", removed)
     return removed
