@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from m3node.attention.images.image import InputImage
+from m3node.attention.reading.looked import Looked
 from m3node.attention.robustness import record as record_module
 from m3node.attention.robustness.running import open_robustness, run_robustness
 from m3node.durable import write_over
@@ -65,6 +70,13 @@ def test_what_failed_is_tried_again_with_nothing_else_changed(images: Path, tmp_
         assert len(looker.encoded) == encoded
 
 
+def test_what_a_killed_run_left_half_written_goes_with_the_next(images: Path, tmp_path: Path) -> None:
+    part = open_robustness(tmp_path, images, resume=False) / ".0f.part"
+    part.write_bytes(b"half")
+    open_robustness(tmp_path, images, resume=True)
+    assert not part.exists()
+
+
 def test_a_record_never_stands_for_other_files(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [question(2, "one", ASKED)]
     run_robustness(bench(tmp_path, images, SpotLooker(), changes="none"), asked, silent, resume=False)
@@ -89,3 +101,21 @@ def test_an_earlier_runs_folder_is_not_mixed_with_another(images: Path, tmp_path
         open_robustness(tmp_path, images, resume=False)
     with pytest.raises(ConfigError, match="folder of images"):
         open_robustness(images / "out", images, resume=False)
+
+
+def test_a_model_whose_numbers_are_none_leaves_a_record_that_is_kept(images: Path, tmp_path: Path) -> None:
+    class Overflowing(SpotLooker):
+        def ask(self, features: torch.Tensor, image: InputImage, texts: Sequence[str]) -> list[Looked]:
+            nothing = {"log_prob": float("-inf"), "image_share": float("nan")}
+            return [replace(looked, **nothing) for looked in super().ask(features, image, texts)]
+
+    asked = [question(2, "one", ASKED)]
+    first = run_robustness(bench(tmp_path, images, Overflowing(), changes="noise"), asked, silent, resume=False)
+    assert first.failed == 0
+    said = first.records[0].said
+    assert said is not None
+    assert (said.answer, said.log_prob, said.image_share) == ("No.", None, None)
+    again = run_robustness(
+        bench(tmp_path, images, SpotLooker(), changes="noise", resume=True), asked, silent, resume=True
+    )
+    assert (again.reused, again.records) == (1, first.records)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from m3node.attention.metrics.cells import body_share
 from m3node.attention.metrics.grid import grid_metrics
 from m3node.attention.output.folder import QuestionFiles
 from m3node.attention.output.overlay import WIDTH, draw_overlay
-from m3node.attention.output.record import write_record
+from m3node.attention.output.record import finite, write_record
 from m3node.attention.output.rows import Row
 from m3node.attention.output.scene import Scene
 from m3node.attention.output.setup import Setup
@@ -113,8 +112,8 @@ def keep_result(shelf: Shelf, asked: Asked, shown: Shown, looked: Looked) -> Row
         passed_over=looked.passed_over,
         degenerate=looked.degenerate,
         layers=shelf.setup.plan.layers,
-        image_share=_finite(looked.image_share),
-        log_prob=_finite(looked.log_prob),
+        image_share=finite(looked.image_share),
+        log_prob=finite(looked.log_prob),
         ended=looked.ended,
         terms=looked.terms,
         image_kind=image.kind.value,
@@ -162,10 +161,6 @@ def _rest(setup: Setup, looked: Looked, grid: npt.NDArray[np.float32]) -> dict[s
         "layer_weights": dict(zip(map(str, setup.plan.layers), setup.plan.weights, strict=True)),
         "heads": None if looked.by_head is None else {"kind": setup.plan.heads, "shape": list(looked.by_head.shape)},
     }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _cells(grid: npt.NDArray[np.float32]) -> tuple[int, int]:

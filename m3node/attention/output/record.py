@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,11 @@ def read_record(out: Path, key: str, basis: Basis) -> Held:
     else:
         why_not = "a file is missing or changed" if lost else ""
     return Held(why_not=why_not) if why_not else Held(row=row)
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it; None for what is none, which a model whose own numbers overflow gives."""
+    return float(value) if math.isfinite(value) else None
 
 
 def digest_of(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from m3node.attention.images.image import InputImage
+from m3node.attention.output.record import finite
 from m3node.attention.questions.answers import is_correct, normalise_answer
 from m3node.attention.questions.question import Question
 from m3node.attention.reading.looked import Looked
@@ -48,8 +49,8 @@ def said(question: Question, looked: Looked) -> Said:
         answer=looked.answer,
         normalised=normalise_answer(looked.answer, **asked),
         correct=is_correct(looked.answer, question.truth, **asked),
-        log_prob=looked.log_prob,
-        image_share=looked.image_share,
+        log_prob=finite(looked.log_prob),
+        image_share=finite(looked.image_share),
         mode=looked.mode.value,
         passed_over=looked.passed_over,
         degenerate=looked.degenerate,

@@ -32,8 +32,8 @@ class Said:
         As it was given, and in the form in which answers are compared.
     correct : bool or None
         None where the truth is not known.
-    log_prob, image_share : float
-        As `Looked` has them.
+    log_prob, image_share : float or None
+        As `Looked` has them; None where that is no number.
     mode : str
         What the grid is made of.
     passed_over : tuple of str
@@ -45,8 +45,8 @@ class Said:
     answer: str
     normalised: str
     correct: bool | None
-    log_prob: float
-    image_share: float
+    log_prob: float | None
+    image_share: float | None
     mode: str
     passed_over: tuple[str, ...]
     degenerate: bool
