@@ -195,7 +195,8 @@ def _prepare(desk: Desk, group: tuple[Question, ...], *, resume: bool) -> _Batch
         basis = _basis(desk, question, image)
         held = read_record(desk.shelf.out, question.key, basis) if resume else Held()
         if held.row is not None:
-            kept.append(replace(held.row, line=question.line))
+            file = held.row.image_file if path is None else _below(desk, path)
+            kept.append(replace(held.row, line=question.line, image_file=file))
             continue
         asked.append(Asked(question, basis))
         anew += [held.why_not] if held.why_not else []
@@ -207,10 +208,14 @@ def _read(desk: Desk, path: Path | None, batch: _Batch) -> _Batch:
     if path is None or not any(one.question.text for one in batch.asked):
         return batch
     try:
-        shown = Shown(_with_body(desk, read_image(path)), path.relative_to(desk.images.root).as_posix())
+        shown = Shown(_with_body(desk, read_image(path)), _below(desk, path))
     except M3NodeError as problem:
         return replace(batch, error=str(problem))
     return replace(batch, shown=shown)
+
+
+def _below(desk: Desk, path: Path) -> str:
+    return path.relative_to(desk.images.root).as_posix()
 
 
 def _basis(desk: Desk, question: Question, image: str | None) -> dict[str, Any]:

@@ -282,6 +282,26 @@ def test_an_interrupted_run_leaves_a_table_of_what_is_done_and_goes_on(root: Pat
     assert len(table(root)) == 5
 
 
+def test_a_result_kept_names_its_image_where_it_lies_now(root: Path) -> None:
+    run(root, QUESTIONS)
+    (root / "images" / "moved").mkdir()
+    (root / "images" / "one.png").rename(root / "images" / "moved" / "one.png")
+    assert run(root, QUESTIONS, resume=True).kept == len(QUESTIONS)
+    assert {(row["dicom_id"], row["image_file"]) for row in table(root)} == {
+        ("one", "moved/one.png"),
+        ("two", "two.png"),
+    }
+
+
+def test_what_a_killed_run_left_half_written_goes_with_the_next(root: Path) -> None:
+    run(root, QUESTIONS)
+    parts = [root / "out" / name / ".0f.part" for name in ("", "grids", "overlays", "visualizations")]
+    for part in parts:
+        part.write_bytes(b"half")
+    assert run(root, QUESTIONS, resume=True).kept == len(QUESTIONS)
+    assert not any(part.exists() for part in parts)
+
+
 def test_what_died_between_two_files_is_not_taken_for_whole(root: Path) -> None:
     run(root, QUESTIONS)
     row = table(root)[0]
