@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         looker, setup = make_looker(arguments)
         progress("loading the model", 1, 1)
         bench = Bench(looker, setup, images, LiverOutlines(images), folder, changes, arguments.seed)
-        done = run_robustness(bench, questions, progress, resume=arguments.resume)
+        try:
+            done = run_robustness(bench, questions, progress, resume=arguments.resume)
+        except KeyboardInterrupt:
+            print("m3node: stopped; what is done has its records, and --resume goes on with it", file=sys.stderr)
+            raise
     section = summary_section(arguments.out, [record.key for record in done.records])
     assert section is not None
     if arguments.json:

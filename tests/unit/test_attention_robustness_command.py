@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from attention_cases import write_cases
+from m3node.attention.images.image import InputImage
 from m3node.attention.output.report.page import write_report
 from m3node.attention.robustness.section import summary_section
 from m3node.cli import attention_robustness
@@ -73,6 +75,18 @@ def test_wrong_usage_is_2_before_the_model_is_loaded(
     assert main([*asked(spots, ("one", "Is there a nodule?")), *words]) == 2
     assert says in capsys.readouterr().err
     assert not (spots / "out").exists()
+
+
+def test_a_stopped_run_says_how_to_go_on(
+    spots: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(SpotLooker):
+        def features(self, image: InputImage) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(attention_robustness, "make_looker", lambda arguments: (Stopped(), spot_setup()))
+    assert main(asked(spots, ("one", "Is there a nodule?"))) == 130
+    assert "--resume goes on" in capsys.readouterr().err
 
 
 def test_a_terminal_is_not_steered_by_what_the_table_says(spots: Path, capsys: pytest.CaptureFixture[str]) -> None:
