@@ -49,6 +49,12 @@ def test_nothing_else_is_found(tmp_path: Path, dicom_id: str) -> None:
         ImageFolder(tmp_path / "in").find(dicom_id)
 
 
+def test_a_page_of_text_in_the_place_of_an_id_is_not_said_again_in_full(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"is called a{100,300}…, with or without") as failed:
+        ImageFolder(tmp_path).find("a" * 20_000)
+    assert len(str(failed.value)) < 600
+
+
 def test_an_id_that_may_mean_two_files_names_both(tmp_path: Path) -> None:
     folder = ImageFolder(touched(tmp_path, "a.png", "x/a.dcm"))
     with pytest.raises(ImageError, match=r"^a may mean \./a\.png or x/a\.dcm; remove all but one, or give the path"):

@@ -90,7 +90,9 @@ def test_a_row_with_an_error_has_no_numbers() -> None:
     assert {cells[name] for name in METRICS} == {""}
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "=", "-"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "=", "-"]
+)
 def test_what_a_spreadsheet_would_run_is_text(text: str) -> None:
     assert guarded(text) == f"'{text}"
     (cells,) = read([replace(ROW, answer=text, dicom_id=text)])

@@ -228,6 +228,12 @@ def test_questions_that_look_alike_have_files_of_their_own() -> None:
     assert len({one.key.casefold() for one in alike}) == len(alike)
 
 
+@pytest.mark.parametrize("study_id", ["CON.1", "nul.1.2.840", "Com1.x"])
+def test_no_key_is_a_device_of_windows(study_id: str) -> None:
+    assert question("a", study_id, "Is it?").key.startswith(f"x{study_id}_")
+    assert question("a", f"{study_id[:3]}x.1", "Is it?").key.startswith(study_id[:3])
+
+
 def test_a_key_is_the_same_in_each_run_and_wherever_the_row_stands() -> None:
     one = question("1.2.3", "study 7", "Is there an effusion?", index=2)
     assert one.key == replace(one, line=99, strategy="other", truth="yes").key

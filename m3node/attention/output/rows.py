@@ -29,8 +29,8 @@ COLUMNS: tuple[str, ...] = (*_BEFORE, *METRICS, *_BEHIND)
 _LIST = "; "
 """Between the parts of a cell that holds several."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the beginning of a formula; a Japanese one also the wide signs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,9 @@ BASELINE = 0
 """``variant_index`` of the baseline question itself."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\.", re.IGNORECASE)
+"""What Windows, where results may be looked at, takes for a device whatever follows."""
+
 _SHOWN = 40
 """Characters of an id that a file name shows; the digest tells apart what they do not."""
 
@@ -36,7 +39,7 @@ class Question:
     truth : str
         The right answer; empty when not known.
     truth_box : tuple of float or None
-        ``(r0, c0, r1, c1)``, pixel edges of the image as stored, of what the question is about.
+        ``(r0, c0, r1, c1)``, pixel edges of the image as it is shown, of what the question is about.
     truth_mask : str
         Name of an image below the folder of images whose pixels that are not 0 are what the question is about; empty
         when there is none.
@@ -60,7 +63,8 @@ class Question:
         told = json.dumps((self.study_id, self.dicom_id, self.variant_index, self.baseline, self.text))
         digest = hashlib.sha256(told.encode()).hexdigest()[:12]
         parts = (_UNSAFE.sub("-", part)[:_SHOWN].strip("-.") or "x" for part in (self.study_id, self.dicom_id))
-        return "_".join((*parts, f"v{self.variant_index}", digest))
+        key = "_".join((*parts, f"v{self.variant_index}", digest))
+        return f"x{key}" if _DEVICE.match(key) else key
 
     @property
     def group(self) -> tuple[str, str, str]:
