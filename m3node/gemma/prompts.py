@@ -30,11 +30,18 @@ def prompt_ids(model: GemmaModel, question: str) -> list[int]:
     Raises
     ------
     ConfigError
-        The question holds one of the model's own tokens, such as the image's, or the model's chat template does not
-        take one image and one question.
+        The question holds one of the model's own tokens, such as the image's, or is longer than the model can take, or
+        the model's chat template does not take one image and one question.
     """
     tokenizer: Any = model.tokenizer
+    network: Any = model.network
     ids: list[int] = tokenizer(prompt_text(model, question), add_special_tokens=False)["input_ids"]
+    # Masks grow with the square of it: a novel in a table's cell would take all memory, and the process with it.
+    if len(ids) > (most := int(network.config.text_config.max_position_embeddings)):
+        raise ConfigError(
+            f"the question is too long: with the image it is {len(ids)} tokens, of which {model.identity.name} takes "
+            f"{most}"
+        )
     number = tokenizer.convert_tokens_to_ids(tokenizer.image_token)
     places = [place for place, token in enumerate(ids) if token == number]
     if len(places) != model.sizes.tokens**2 or any(after - before != 1 for before, after in pairwise(places)):

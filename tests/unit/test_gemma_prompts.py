@@ -68,6 +68,15 @@ def test_nor_can_the_system_instruction() -> None:
         prompt_ids(asked(system="<image>"), "Lesions?")
 
 
+def test_a_question_that_is_longer_than_the_model_can_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_gemma()
+    longest = len(prompt_ids(model, "Lesions?"))
+    monkeypatch.setattr(model.network.config.text_config, "max_position_embeddings", longest)
+    assert len(prompt_ids(model, "Lesions?")) == longest
+    with pytest.raises(ConfigError, match=f"too long: with the image it is {longest + 1} tokens, .* takes {longest}$"):
+        prompt_ids(model, "Lesions??")
+
+
 def test_a_template_that_leaves_out_the_image() -> None:
     with pytest.raises(ConfigError, match="does not leave a place for one image"):
         prompt_ids(with_template("{{ bos_token }}{{ messages[0]['content'][1]['text'] }}"), "Lesions?")
