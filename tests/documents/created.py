@@ -101,16 +101,17 @@ COMPUTED = {
     "PresentationCreationDate": "as Content Date elsewhere",
     "PresentationCreationTime": "as Content Date elsewhere",
     "ReferencedInstanceSequence": "the run's reports, with purpose (126000, DCM)",
-    "ReferencedSeriesSequence": "the instances of the source that are meant, and those of the run's reports",
+    "ReferencedSeriesSequence": "the instances of the source that are meant; in capture and map, the run's reports too",
     "Rows": "of the drawn pictures",
     "Columns": "of the drawn pictures",
     "SOPInstanceUID": "`2.25.` + UUIDv5 over all that the result depends on",
+    "SegmentsOverlap": "YES where lesions share voxels, else NO",
     "SegmentSequence": "1 the liver, *n* + 1 lesion *n*: codes, algorithm, colour, tracking identifiers",
     "SeriesDate": "as Content Date",
     "SeriesInstanceUID": "`2.25.` + UUIDv5 over all that the result depends on",
     "SeriesTime": "as Content Date",
     "SharedFunctionalGroupsSequence": "what all frames share: spacing, orientation, anatomy",
-    "SourceImageSequence": "the slices that are shown",
+    "SourceImageSequence": "capture: the slices that are shown; map: the first of them, and each frame its own",
     "TimeOfSecondaryCapture": "as Content Date elsewhere",
 }
 """What the node makes of the findings; what is neither here nor explained by the comparison is a KeyError."""
@@ -295,27 +296,29 @@ def _standard(name: str) -> Any:
 
 
 def _modules(ds: Dataset) -> dict[str, tuple[str, str]]:
-    """Where each attribute belongs, and its type there: the strictest of the mandatory modules that have it."""
-    homes: dict[str, list[tuple[str, str, int, str]]] = {}
+    """Where each attribute belongs, and its type there.
+
+    Of several modules that have it the last one in the IOD's order, which is the most special, as Multi-frame
+    Functional Groups is beside General Image; but SOP Common, which ends each IOD, and optional ones count least.
+    """
+    homes: dict[str, list[tuple[int, int, str, str]]] = {}
     usages = _standard("iod_module_map")[_standard("sop_class_iod_map")[str(ds.SOPClassUID)]]
     for order, module in enumerate(usages):
-        own = [item for item in _standard("module_attribute_map").get(module["key"], ()) if not item["path"]]
+        key, usage = module["key"], module["usage"]
+        own = [item for item in _standard("module_attribute_map").get(key, ()) if not item["path"]]
         # A conditional module without its mandatory attributes is not there (PS3.3 A.1.3).
-        if module["usage"] != "M" and any(item["type"] == "1" and not _has(ds, item["keyword"]) for item in own):
+        if usage != "M" and any(item["type"] == "1" and not _has(ds, item["keyword"]) for item in own):
             continue
+        rank = 0 if key == "sop-common" else {"M": 3, "C": 2}.get(usage, 1)
         for item in own:
-            homes.setdefault(item["keyword"], []).append((_rank(module["usage"]), item["type"], order, module["key"]))
-    chosen = {keyword: min(found) for keyword, found in homes.items()}
-    return {keyword: (key.replace("-", " "), type_) for keyword, (_, type_, _, key) in chosen.items()}
+            homes.setdefault(item["keyword"], []).append((rank, order, key, item["type"]))
+    chosen = {keyword: max(found) for keyword, found in homes.items()}
+    return {keyword: (key.replace("-", " "), type_) for keyword, (_, _, key, type_) in chosen.items()}
 
 
 def _has(ds: Dataset, keyword: str) -> bool:
     # Overlays are repeating groups, whose keywords name no tag; no object here has one.
     return tag_for_keyword(keyword) is not None and keyword in ds
-
-
-def _rank(usage: str) -> str:
-    return {"M": "0", "C": "1"}.get(usage, "2")
 
 
 def _only(keyword: str, ds: Dataset) -> Dataset:

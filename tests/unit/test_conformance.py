@@ -147,6 +147,15 @@ def test_every_attribute_of_an_object_has_its_module_and_type(kind: ObjectKind, 
     assert [row[0] for row in own if row[3] == "–" or row[4] not in ("1", "1C", "2", "2C", "3")] == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_standard_requires_is_in_every_object(kind: ObjectKind, made: dict[str, str]) -> None:
+    own = rows(made[f"created-{kind.value}"]) + rows(made["created-shared"])
+    presence = {(row[0], row[4]): row[5] for row in own}
+    assert [name for (name, type_), shown in presence.items() if type_ == "1" and shown != "ALWAYS"] == []
+    assert [name for (name, type_), shown in presence.items() if type_ == "2" and shown == "ANAP"] == []
+    assert sum(type_ == "1" for _, type_ in presence) > 5
+
+
 def test_patient_and_study_come_from_the_source_and_from_nowhere_else(made: dict[str, str]) -> None:
     origin = {
         row[0]: row[7]
