@@ -149,12 +149,13 @@ def test_the_words_of_the_question_are_read_in_the_same_pass(
 ) -> None:
     words = [[len(prompt) - 20 + at for at in range(number)] for number, prompt in zip((7, 0, 3), prompts, strict=True)]
     batch = features.expand(len(prompts), -1, -1)
-    found = read_answers(model, prompts, batch, read, [[0, 2]] * 3, LAYERS, "all", words=words)
-    for one, prompt, places, expected in zip(found, prompts, words, eager, strict=True):
+    rows = [[0, 2], [1], [4, 0, 3]]
+    found = read_answers(model, prompts, batch, read, rows, LAYERS, "all", words=words)
+    for one, prompt, places, wanted, expected in zip(found, prompts, words, rows, eager, strict=True):
         assert one.words is not None
-        assert one.words.shape == (2, len(LAYERS), HEADS, len(places))
-        closely(one.words, expected[[0, 2]][..., places])
-        closely(one.attention, image_of(model, prompt, expected[[0, 2]]))
+        assert one.words.shape == (len(wanted), len(LAYERS), HEADS, len(places))
+        closely(one.words, expected[wanted][..., places])
+        closely(one.attention, image_of(model, prompt, expected[wanted]))
     with pytest.raises(ValueError, match="has no token 9999"):
         read_answers(model, prompts, batch, read, [[0]] * 3, LAYERS, "all", words=[[9999], [], []])
     with pytest.raises(ValueError, match="3 prompts, words of 1"):
@@ -253,6 +254,19 @@ def test_prompts_are_not_read_in_twice(
 
     monkeypatch.setattr(reading, "read_in", never)
     assert Looker(model, plan(), TERMS).ask(features, image, QUESTIONS)[2].mode is Mode.RAW
+
+
+def test_all_is_read_anew_where_one_answer_holds_no_states(
+    model: GemmaModel,
+    prompts: list[list[int]],
+    features: torch.Tensor,
+    answers: list[Answer],
+    eager: list[np.ndarray[Any, Any]],
+) -> None:
+    some = [answers[0], dataclasses.replace(answers[1], states=None), answers[2]]
+    found = read_answers(model, prompts, features.expand(len(prompts), -1, -1), some, [[1]] * 3, LAYERS, "all")
+    for one, prompt, expected in zip(found, prompts, eager, strict=True):
+        closely(one.attention, image_of(model, prompt, expected[[1]]))
 
 
 def test_answers_hold_no_states_unless_asked_to(

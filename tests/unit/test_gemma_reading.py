@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from m3node.errors import ConfigError, InferenceError
 from m3node.gemma import reading
-from m3node.gemma.attention import IMPLEMENTATION, make_readable
+from m3node.gemma.attention import IMPLEMENTATION, make_readable, softmax_rows
 from m3node.gemma.generation import Answer, generate, padded, read_in
 from m3node.gemma.heads import Heads
 from m3node.gemma.model import GemmaModel
@@ -193,6 +193,22 @@ def test_many_rows_and_many_tokens_are_worked_on_in_parts(
         np.testing.assert_allclose(one.log_probs, other.log_probs, atol=1e-5)
         assert one.attention is not None
         np.testing.assert_allclose(one.attention, other.attention, atol=1e-6)
+
+
+def test_rows_are_computed_under_every_kind_of_mask_that_the_library_may_give() -> None:
+    """None, which is causal; True where a query sees a key; or a number that is added."""
+    generator = torch.Generator().manual_seed(4)
+    query, key = torch.randn(2, 4, 6, 8, generator=generator), torch.randn(2, 2, 6, 8, generator=generator)
+    causal = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
+    added = torch.where(causal, torch.randn(2, 1, 6, 6, generator=generator), -torch.inf)
+    rows = torch.tensor([[0, 3], [5, 1]])
+    for mask in (None, causal, causal.expand(2, -1, -1, -1), added):
+        logits = query @ key.repeat_interleave(2, dim=1).transpose(2, 3) * 0.3
+        logits = logits + added if mask is added else logits.masked_fill(~causal, -torch.inf)
+        expected = logits.softmax(-1).unflatten(1, (2, 2))
+        found = softmax_rows(query, key, mask, 0.3, rows)
+        for one, whole, wanted in zip(found, expected, rows, strict=True):
+            torch.testing.assert_close(one, whole[:, :, wanted])
 
 
 def test_an_answer_without_a_word_is_read_too(
