@@ -23,9 +23,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from documents.content import content_table
 from documents.markers import table
 from documents.nested import inside
 from documents.network import Created
+from documents.words import COMPUTED, CONFIGURED, FOLLOWED, SEQUENCES
 from m3node.detectors.protocols import DetectorIdentity
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging.geometry import PatientGeometry
@@ -74,71 +76,6 @@ RICH = {
     "RescaleSlope": 2,
 }
 
-COMPUTED = {
-    "CompletionFlag": "COMPLETE; PARTIAL when too many of the model's views could not be read",
-    "CompletionFlagDescription": "with PARTIAL: how many views could be read",
-    "ContentDate": "when the findings were made, in the source's time zone where it names one",
-    "ContentTime": "as Content Date",
-    "ContentSequence": "see the content tree below",
-    "ContributingEquipmentSequence": "the detector: name, version, weights, notice; and highdicom, but in the capture",
-    "CurrentRequestedProcedureEvidenceSequence": "every source instance, and whatever else the content refers to",
-    "DateOfSecondaryCapture": "as Content Date elsewhere",
-    "DimensionIndexSequence": "how frames are ordered",
-    "DimensionOrganizationSequence": "`2.25.` + UUIDv5 over the run",
-    "DisplayedAreaSelectionSequence": "the whole of each image, with its pixel spacing",
-    "FloatPixelData": "one frame a shown slice, on its own grid",
-    "FrameIncrementPointer": "Page Number Vector, with more than one frame",
-    "GraphicAnnotationSequence": "boxes (POLYLINE, PIXEL) and labels of lesions, and the notice, on each key slice",
-    "ImageComments": "the notices, and what each frame shows",
-    "InstanceCreationDate": "as Content Date",
-    "InstanceCreationTime": "as Content Date",
-    "LossyImageCompression": "01 where the source says 01, else 00",
-    "NumberOfFrames": "as many as there are",
-    "PageNumberVector": "1 … number of frames, with more than one",
-    "PerFrameFunctionalGroupsSequence": "per frame: position, derivation, index; segment or label",
-    "PixelData": "native, uncompressed",
-    "PredecessorDocumentsSequence": "the reports of the generation that this one follows",
-    "PresentationCreationDate": "as Content Date elsewhere",
-    "PresentationCreationTime": "as Content Date elsewhere",
-    "ReferencedInstanceSequence": "the run's reports, with purpose (126000, DCM)",
-    "ReferencedSeriesSequence": "the instances of the source that are meant; in capture and map, the run's reports too",
-    "Rows": "of the drawn pictures",
-    "Columns": "of the drawn pictures",
-    "SOPInstanceUID": "`2.25.` + UUIDv5 over all that the result depends on",
-    "SegmentsOverlap": "YES where lesions share voxels, else NO",
-    "SegmentSequence": "1 the liver, *n* + 1 lesion *n*: codes, algorithm, colour, tracking identifiers",
-    "SeriesDate": "as Content Date",
-    "SeriesInstanceUID": "`2.25.` + UUIDv5 over all that the result depends on",
-    "SeriesTime": "as Content Date",
-    "SharedFunctionalGroupsSequence": "what all frames share: spacing, orientation, anatomy",
-    "SourceImageSequence": "capture: the slices that are shown; map: the first of them, and each frame its own",
-    "TimeOfSecondaryCapture": "as Content Date elsewhere",
-}
-"""What the node makes of the findings; what is neither here nor explained by the comparison is a KeyError."""
-
-SEQUENCES = {
-    "CodingSchemeIdentificationSequence": "99M3NODE",
-    "ConceptNameCodeSequence": "(126000, DCM, Imaging Measurement Report)",
-    "ContentTemplateSequence": "TID 1500, DCMR",
-    "GraphicLayerSequence": "LESIONS, NOTICE",
-    "SoftcopyVOILUTSequence": "centre 60 HU, width 400 HU",
-}
-"""Sequences that are always the same, in words."""
-
-
-FOLLOWED = {
-    "LossyImageCompressionMethod": "that of the source, where that is lossy",
-    "LossyImageCompressionRatio": "that of the source, where that is lossy",
-    "RescaleIntercept": "that of the first key slice",
-    "RescaleSlope": "that of the first key slice",
-}
-"""What follows the source, and not in every run."""
-
-CONFIGURED = {
-    "SeriesNumber": "`results.series_number_base` and the kind's own step",
-    "StationName": "`results.station_name`; absent without it",
-}
-
 
 @dataclass(frozen=True)
 class Run:
@@ -171,7 +108,7 @@ def created_tables(folder: Path) -> tuple[list[Created], dict[str, str]]:
         made[f"inside-{kind.value}"] = inside(documents, leave_out=[EQUIPMENT])
     made["codes"] = _codes()
     for kind in REPORTS:
-        made[f"content-{kind.value}"] = _content_table([run.objects[kind] for run in runs])
+        made[f"content-{kind.value}"] = content_table([run.objects[kind] for run in runs])
     return created, made
 
 
@@ -331,34 +268,3 @@ def _codes() -> str:
     concepts = {id(value): value for value in vars(terms).values() if isinstance(value, CodedConcept)}
     rows = sorted((item.scheme_designator, item.value, item.meaning) for item in concepts.values())
     return table(("scheme", "code", "meaning"), rows)
-
-
-def _content_table(documents: list[Dataset]) -> str:
-    """Every path of the content tree once: how it is related, what type and concept it has, and where it is."""
-    seen: dict[tuple[str, ...], set[int]] = {}
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for number, document in enumerate(documents):
-        for path, row in _items(document, ()):
-            seen.setdefault(path, set()).add(number)
-            rows.setdefault(path, row)
-    ordered = sorted(rows, key=lambda path: _position(path, list(rows)))
-    return table(
-        ("level", "relation", "value type", "concept", "code", "in"),
-        [(*rows[path], "every report" if len(seen[path]) == len(documents) else "some") for path in ordered],
-    )
-
-
-def _position(path: tuple[str, ...], known: list[tuple[str, ...]]) -> tuple[int, ...]:
-    """Siblings in the order of their first appearance, each before its children."""
-    return tuple(known.index(path[: depth + 1]) for depth in range(len(path)))
-
-
-def _items(item: Dataset, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    names = item.get("ConceptNameCodeSequence")
-    code = f"({names[0].CodeValue}, {names[0].CodingSchemeDesignator})" if names else "–"
-    meaning = str(names[0].CodeMeaning) if names else "–"
-    related = str(item.get("RelationshipType", "–"))
-    path = (*above, f"{related} {item.ValueType} {code}")
-    yield path, (">" * len(above) or "root", related, str(item.ValueType), meaning, code)
-    for child in item.get("ContentSequence", ()):
-        yield from _items(child, path)
