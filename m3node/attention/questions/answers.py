@@ -24,6 +24,10 @@ _NO_CLAIM = re.compile(
 )
 """What keeps the words beside it from being a claim."""
 
+_WHERE = re.compile(r"(?:(?:on|in|at) )?(?:which|where|what side)\b")
+_SPARED = re.compile(r"\b(?:normal|clear|unremarkable|spared|unaffected)\b")
+"""What is like that is not what "which" or "where" asks for."""
+
 
 def normalise_answer(text: str, *, question: str = "", baseline: str = "") -> str:
     """Bring an answer to the form in which answers are compared.
@@ -80,9 +84,11 @@ def is_correct(answer: str, truth: str, *, question: str = "", baseline: str = "
     right = singular(plain_words(truth))
     if singular(plain_words(answer)) == right or _same_but_for_the_question(answer, truth, asked):
         return True
+    where = any(_WHERE.match(plain_words(question)) for question in asked)
+    excluding = (_NO_CLAIM, _SPARED) if where else (_NO_CLAIM,)
     wanted = re.compile(rf"(?<!\S){re.escape(right)}(?!\S)")
     return any(
-        wanted.search(clause) and not _NO_CLAIM.search(wanted.sub(" ", clause))
+        wanted.search(clause) and not any(other.search(wanted.sub(" ", clause)) for other in excluding)
         for sentence in sentences(answer)
         for clause in map(singular, clauses(sentence))
     )

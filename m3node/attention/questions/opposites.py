@@ -13,10 +13,11 @@ Words = frozenset[str]
 SOUND: Final = frozenset("normal unremarkable clear intact midline".split())
 """Says that nothing is the matter."""
 
-AMISS: Final = frozenset(
-    "abnormal pathologic disease pathology process enlarged widened dilated deviated shifted displaced thickened "
-    "blunted elevated collapsed hyperinflated consolidation opacity infiltrate opacification".split()
+_HOW: Final = frozenset(
+    "abnormal pathologic enlarged widened dilated deviated shifted displaced thickened blunted elevated collapsed "
+    "hyperinflated".split()
 )
+AMISS: Final = _HOW | frozenset("disease pathology process consolidation opacity infiltrate opacification".split())
 """Says that something is."""
 
 _MEASURES: Final = frozenset("size limit within appear appears mildly moderately markedly severely".split())
@@ -62,7 +63,7 @@ def opposed(asked: Words, said: Words) -> bool:
                 return not _other_side(asked, said) and bool(
                     asked & said or not asked - here or not said - there - _MEASURES
                 )
-            return bool(things(asked) & said or not said - there - _MEASURES)
+            return bool((asked - _PLACES) & said or not said - there - _MEASURES)
     return False
 
 
@@ -71,5 +72,5 @@ def _other_side(asked: Words, said: Words) -> bool:
 
 
 def things(asked: Words) -> Words:
-    """Words that say what is asked for; all where they only say where."""
-    return asked - _PLACES or asked
+    """Words that say what is asked for, not where or how it is: an enlarged aorta is no enlarged heart."""
+    return asked - _PLACES - _HOW

@@ -43,7 +43,9 @@ _NOT_MEANT = re.compile(
 )
 """Holds a word that decides, and decides nothing: taken out before anything else is looked for."""
 
-_NO_CHANGE = re.compile(r"\b(?:no|without) (?:\w+ ){0,2}changes?\b")
+_NO_CHANGE = re.compile(
+    r"\b(?:(?:no|without) (?:\w+ ){0,2}changes?|(?:has|have) not (?:\w+ )?(?:changed|resolved|cleared))\b"
+)
 
 _UNDECIDED = re.compile(
     r"\b(?:"
@@ -116,7 +118,7 @@ _NO_TOPIC = frozenset(
     tell say find found look looks looking visible present identify identified evident apparent detect detected observe
     observed evidence sign signs indication finding findings image images picture radiograph xray x ray film scan ct
     chest patient patients please state answer question what which where who how many much yes no as than some suggest
-    suggests acute anywhere currently again one
+    suggests acute anywhere currently again one study exam examination several
     """.split()  # noqa: SIM905 - a hundred quotes would hide the words
 )
 """Words of a question that do not say what it is about."""
@@ -135,6 +137,7 @@ _SAME_TOPIC = {
     "displacement": ("displaced",),
     "abnormality": ("abnormal",),
     "limit": ("normal",),  # within which it is
+    "pleura": ("pleural",),
 }
 """Words that say what others say."""
 
@@ -194,7 +197,7 @@ class _Asked:
 
     @classmethod
     def of(cls, question: str) -> _Asked:
-        about = topics(question)
+        about = topics(_NOT_MEANT.sub(" ", plain_words(question)))
         return cls(about, things(about) if _EITHER.match(plain_words(question)) else about)
 
 
@@ -274,7 +277,8 @@ def _claimed(clause: str, about: list[_Asked]) -> str | None:
 
 def _says_all(words: frozenset[str], asked: frozenset[str]) -> bool:
     """Whether an answer holds all that was asked; of soundness in any word for it."""
-    return asked <= words or (asks_if_sound(asked) and bool(words & SOUND) and bool(words & (asked - SOUND)))
+    sound = asks_if_sound(asked) and bool(words & SOUND)
+    return asked <= words or (sound and bool(words & (asked - SOUND) or not words - SOUND))
 
 
 def _denied(clause: str, about: list[_Asked]) -> str | None:
