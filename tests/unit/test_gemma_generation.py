@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
@@ -228,16 +229,14 @@ def test_features_of_more_or_fewer_images_than_the_prompts_hold_are_refused(
             read_in(model, batch, features_of(model, wrong))
 
 
-def test_the_images_token_may_lie_behind_the_vocabulary(
-    model: GemmaModel, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network: Any = model.network
-    features, token = features_of(model, 1), network.config.image_token_id
+def test_the_images_token_may_lie_behind_the_vocabulary(model: GemmaModel, prompts: list[list[int]]) -> None:
+    network: Any = copy.deepcopy(model.network)
+    token, behind = network.config.image_token_id, network.config.text_config.vocab_size
+    network.config.image_token_id = behind
+    other, moved = replace(model, network=network), [behind if number == token else number for number in prompts[0]]
+    features = features_of(model, 1)
     within = read_in(model, padded(model, prompts[:1]), features)
-    behind = network.config.text_config.vocab_size
-    monkeypatch.setattr(network.config, "image_token_id", behind)
-    moved = [behind if number == token else number for number in prompts[0]]
-    assert torch.equal(read_in(model, padded(model, [moved]), features), within)
+    assert torch.equal(read_in(other, padded(other, [moved]), features), within)
 
 
 def test_what_stands_in_the_padding_changes_nothing(model: GemmaModel, prompts: list[list[int]]) -> None:
