@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import re
 
-from m3node.attention.questions.polarity import (
-    NO,
-    OUTRIGHT,
-    UNKNOWN,
-    YES,
-    asks_yes_or_no,
-    clauses,
-    plain_words,
-    polarity,
-    sentences,
-    singular,
-)
+from m3node.attention.questions.polarity import NO, OUTRIGHT, UNKNOWN, YES, asks_yes_or_no, polarity
+from m3node.attention.questions.wording import clauses, plain_words, sentences, singular
 
 _ANSWER = re.compile(r"\b(?:answer is|answer\s*:)[\s:*_\"'(]*", re.IGNORECASE)
 

@@ -7,13 +7,12 @@ what is said, not what is true. docs/attention.md shows each with examples.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from m3node.attention.questions.opposites import SOUND, asks_if_sound, opposed, things
-from m3node.attention.questions.wording import one_wording
+from m3node.attention.questions.wording import BE, clauses, plain_words, sentences, topics
 
 YES: Final = "yes"
 NO: Final = "no"
@@ -32,20 +31,11 @@ OUTRIGHT: Final = {
 _CLEAR = {word: said for word, said in OUTRIGHT.items() if word not in {"y", "n", "none", "nil", "0"}}
 """What decides a sentence where it stands alone between commas, colons or full stops: "No, but …", "Effusion: no"."""
 
-_BE = r"(?:is|are|was|were|been|has|have|had|do|does|did|can|could|should|would)"
 _SEEN = (
     r"(?:present|seen|visible|visuali[sz]ed|identified|noted|evident|apparent|detected|observed"
     r"|demonstrated|found|there)"
 )
 
-_NOT_MEANT = re.compile(
-    r"\b(?:(?:no|without) doubt|not (?:only|just|merely)|with or without|clear(?= (?:evidence|signs?|indications?)))\b"
-)
-"""Holds a word that decides, and decides nothing: taken out before anything else is looked for."""
-
-_NO_CHANGE = re.compile(
-    r"\b(?:(?:no|without) (?:\w+ ){0,2}changes?|(?:has|have) not (?:\w+ )?(?:changed|resolved|cleared))\b"
-)
 
 _UNDECIDED = re.compile(
     r"\b(?:"
@@ -65,42 +55,28 @@ _UNDECIDED = re.compile(
 _PERHAPS = re.compile(r"\b(?:maybe|perhaps|possible|possibly|might|(?:may|could) (?:be|represent))\b")
 
 _DENIES = re.compile(
-    rf"\b(?:no|none|neither|nor|never|unlikely|fails? to|{_BE} not|not (?:\w+ ){{0,2}}{_SEEN}|{_BE} (?:\w+ )?absent"
+    rf"\b(?:no|none|neither|nor|never|unlikely|fails? to|{BE} not|not (?:\w+ ){{0,2}}{_SEEN}|{BE} (?:\w+ )?absent"
     r"|absence of|negative for|free (?:of|from)|(?:is|are|was|were|been) (?:\w+ )?(?:excluded|ruled out))\b"
     r"|^(?:without|not|absent|false|incorrect)\b|\bnot$"
 )
 
-_NOTHING_THERE = re.compile(rf"^(?:there {_BE} )?(?:no|none|neither|not|without|absent|negative)\b|\bnot {_SEEN}\b")
+_NOTHING_THERE = re.compile(rf"^(?:there {BE} )?(?:no|none|neither|not|without|absent|negative)\b|\bnot {_SEEN}\b")
 """To a question for more than yes or no: that there is nothing of it. "The right one is not affected" is not that."""
 
 _GONE = re.compile(r"\b(?:has|have) (?:(?:now|since|completely|fully) )?(?:resolved|cleared)\b")
 """A no, unless that was asked."""
 
-_IS_THERE = re.compile(rf"\b{_BE} (?:\w+ ){{0,2}}{_SEEN}$|^(?:positive for|evidence of)\b")
+_IS_THERE = re.compile(rf"\b{BE} (?:\w+ ){{0,2}}{_SEEN}$|^(?:positive for|evidence of)\b")
 """That something is there, and nothing more."""
 
 _STATES = re.compile(
-    rf"\b(?:there {_BE}|{_BE} (?:\w+ ){{0,2}}{_SEEN}|shows?|demonstrates?|reveals?|exhibits?|indicates?|suggests?"
+    rf"\b(?:there {BE}|{BE} (?:\w+ ){{0,2}}{_SEEN}|shows?|demonstrates?|reveals?|exhibits?|indicates?|suggests?"
     r"|consistent with|compatible with|suggestive of|indicative of|evidence of)\b"
 )
 """That something is there, with more about it."""
 
-_NOR = re.compile(
-    rf"\b(?:no|not|without|neither|never|negative for|free of|absence of)\b(?!\s*,)"
-    rf"(?:(?!\b(?:but|however|although|though|while|whereas|there|with|shows?|{_BE})\b)[^.;:\u2013\u2014]){{0,200}}\b(?:or|nor)\b",
-    re.IGNORECASE,
-)
-"""No A, B, or C: the commas part no clauses."""
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|;\s*")
-_CLAUSE = re.compile(
-    r",\s+|:\s+|\s[–—-]\s|\b(?:but|however|although|though|while|whereas)\b|\band\b(?= (?:no|there)\b)"
-    r"|(?=\bwith no\b)|(?<!\bor )(?=\bwithout\b)",
-    re.IGNORECASE,
-)
 _WITHOUT = re.compile(r"with no\b|without\b")
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|(?:[^\W\d_][\u0300-\u036f]*)+")
-_ARTICLE = re.compile(r"\b(?:a|an|the) (?=\w)")
 
 _YES_OR_NO = re.compile(
     r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|any)\b|.*\b(?:whether|if)\b"
@@ -111,59 +87,6 @@ _EITHER = re.compile(
 )
 """Asks whether there is one thing or the other: yes, if there is either."""
 
-_NO_TOPIC = frozenset(
-    """
-    is are was were do does did has have had can could will would should may might any be been whether if or not and of
-    in on at to for from with by this that these those there here it its you your we i me us see seen show shown shows
-    tell say find found look looks looking visible present identify identified evident apparent detect detected observe
-    observed evidence sign signs indication finding findings image images picture radiograph xray x ray film scan ct
-    chest patient patients please state answer question what which where who how many much yes no as than some suggest
-    suggests acute anywhere currently again one study exam examination several
-    """.split()  # noqa: SIM905 - a hundred quotes would hide the words
-)
-"""Words of a question that do not say what it is about."""
-
-_SAME_TOPIC = {
-    "cardiomegaly": ("heart", "enlarged"),
-    "cardiac": ("heart",),
-    "mediastinal": ("mediastinum",),
-    "enlargement": ("enlarged",),
-    "widening": ("widened",),
-    "thickening": ("thickened",),
-    "blunting": ("blunted",),
-    "deviation": ("deviated",),
-    "dilatation": ("dilated",),
-    "dilation": ("dilated",),
-    "displacement": ("displaced",),
-    "abnormality": ("abnormal",),
-    "limit": ("normal",),  # within which it is
-    "pleura": ("pleural",),
-}
-"""Words that say what others say."""
-
-
-def plain_words(text: str) -> str:
-    """Words in lower case, one space apart; no punctuation, no articles but at the end, "not" written out."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-    text = re.sub(r"\bcan't\b|\bcannot\b", "can not", text)
-    text = re.sub(r"\bwon't\b", "will not", text)
-    text = re.sub(r"n't\b", " not", text)
-    return one_wording(_ARTICLE.sub("", " ".join(_WORD.findall(text))))
-
-
-def sentences(text: str) -> list[str]:
-    """Split a text into those that hold a word; questions that it repeats are none of them."""
-    every = [sentence for sentence in _SENTENCE.split(text) if plain_words(sentence)]
-    return [sentence for sentence in every if not sentence.rstrip().endswith("?")] or every
-
-
-def clauses(sentence: str) -> list[str]:
-    """What stands between commas and words such as "but", as plain words, less what only looks like a negation."""
-    sentence = _NOR.sub(lambda found: found[0].replace(",", " "), sentence)
-    plain = (_NO_CHANGE.sub("unchanged", plain_words(clause)) for clause in _CLAUSE.split(sentence))
-    plain = (_NOT_MEANT.sub(" ", clause) for clause in plain)
-    return [" ".join(clause.split()) for clause in plain if clause.strip()]
-
 
 def asks_yes_or_no(question: str) -> bool:
     """Whether a question is for yes or no: by its first word, or "whether".
@@ -172,12 +95,6 @@ def asks_yes_or_no(question: str) -> bool:
     """
     words = plain_words(question)
     return bool(_YES_OR_NO.match(words)) and bool(_EITHER.match(words) or not _CHOICE.search(words))
-
-
-def topics(text: str) -> frozenset[str]:
-    """What a text is about: its words, in the singular, less those that any question may have."""
-    words = (word for word in plain_words(text).split() if word not in _NO_TOPIC)
-    return frozenset(same for word in words for same in _SAME_TOPIC.get(singular(word), (singular(word),)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +114,7 @@ class _Asked:
 
     @classmethod
     def of(cls, question: str) -> _Asked:
-        about = topics(_NOT_MEANT.sub(" ", plain_words(question)))
+        about = topics(question)
         return cls(about, things(about) if _EITHER.match(plain_words(question)) else about)
 
 
@@ -303,14 +220,3 @@ def _is_one_of_its_words(clause: str, about: list[_Asked]) -> bool:
 
 def _touches(clause: str, about: list[_Asked]) -> bool:
     return any(asked.topics & topics(clause) for asked in about)
-
-
-def singular(words: str) -> str:
-    """Every word in the singular, as far as endings tell."""
-    return " ".join(_singular(word) for word in words.split())
-
-
-def _singular(word: str) -> str:
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "is", "us")) else word
