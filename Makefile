@@ -10,6 +10,9 @@ DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 CHAOS_FLAGS ?=
+# Where the wheels of `make wheelhouse` go, and the extras that they are for: EXTRAS=medgemma
+WHEELHOUSE ?= wheelhouse
+EXTRAS ?=
 # Many tests wait for nodes and archives that they start, so all cores have work; 0 runs them one after the other, for --pdb.
 PYTEST_WORKERS ?= $(shell nproc)
 # One thread for arithmetic in each of those processes: on a busy machine, threads that wait for each other cost the small
@@ -18,7 +21,7 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(P
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
-.PHONY: help demo test check lint format coverage bench chaos clean
+.PHONY: help demo test check lint format coverage bench chaos wheelhouse clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,8 +59,18 @@ bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK, d
 chaos: $(VENV)/.test  ## 60 series while 30 random kills hit the node and archives fail; CHAOS_FLAGS="--seed 2"
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS_FLAGS)
 
+# For the Python and the processor of this machine; pip is in it, since Debian's Python has none. The install is in README.md.
+wheelhouse: $(VENV)/.python  ## all that an install without a network needs; EXTRAS=medgemma for the detector medgemma
+	@[ ! -e $(WHEELHOUSE) ] || [ -e $(WHEELHOUSE)/SHA256SUMS ] || { echo "$(WHEELHOUSE) is there and is no wheelhouse" >&2; exit 1; }
+	rm -rf $(WHEELHOUSE)
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+	    --wheel-dir $(WHEELHOUSE) '.$(if $(EXTRAS),[$(EXTRAS)])' pip
+	cp -r constraints.txt configs $(WHEELHOUSE)
+	cd $(WHEELHOUSE) && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+	@du -sh $(WHEELHOUSE)
+
 clean:  ## remove what the targets made, the environment included
-	rm -rf $(VENV) $(DEMO_OUT) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
+	rm -rf $(VENV) $(DEMO_OUT) wheelhouse .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
 
 # One stamp for each set of packages: the demo needs the core alone.
 $(VENV)/.python: .ci/make-venv
