@@ -39,7 +39,7 @@ COMPUTED = {
     "SeriesInstanceUID": "`2.25.` + UUIDv5 over all that the result depends on",
     "SeriesTime": "as Content Date",
     "SharedFunctionalGroupsSequence": "what all frames share: spacing, orientation, anatomy",
-    "SourceImageSequence": "capture: the slices that are shown; map: the first of them, and each frame its own",
+    "SourceImageSequence": "the slices that are shown",
     "TimeOfSecondaryCapture": "as Content Date elsewhere",
 }
 """What the node makes of the findings; what is neither here nor explained by the comparison is a KeyError."""

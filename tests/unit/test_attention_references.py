@@ -91,6 +91,7 @@ def test_pictures_and_reports_refer_to_each_other_and_to_the_slices(
     assert [item.ReferencedSOPInstanceUID for item in objects[PICTURES[0]].SourceImageSequence] == sources
     purposes = [codes_of(item.PurposeOfReferenceCodeSequence) for item in objects[PICTURES[0]].SourceImageSequence]
     assert purposes == [[("DCM", "121322")]] * 2
+    assert "SourceImageSequence" not in objects[PICTURES[1]]  # it would name one slice only
     for group, uid in zip(objects[PICTURES[1]].PerFrameFunctionalGroupsSequence, sources, strict=True):
         (derivation,) = group.DerivationImageSequence
         (image,) = derivation.SourceImageSequence

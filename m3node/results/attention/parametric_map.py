@@ -94,6 +94,8 @@ def _add_frames(sop: ParametricMap, job: Job) -> None:
     sop[Tag("DimensionIndexSequence")] = DataElement(Tag("DimensionIndexSequence"), "SQ", dimensions)
     if "DimensionOrganizationType" in sop:
         del sop.DimensionOrganizationType
+    # The one slice it was built around; each frame names its own.
+    del sop.SourceImageSequence
     shared = sop.SharedFunctionalGroupsSequence[0]
     for keyword in ("PlanePositionSequence", "DerivationImageSequence", "FrameContentSequence"):
         if keyword in shared:
