@@ -437,6 +437,17 @@ Are the lungs abnormal?
   no = The lungs are normal.
 Is there a pneumothorax?
   yes = The pneumothorax has not resolved.
+Is the cardiac silhouette larger than normal?
+  yes = The cardiac silhouette is enlarged.
+  yes = The heart is enlarged and the cardiac silhouette is larger than normal.
+  no = The heart is normal in size.
+Is the heart size normal?
+  no = The heart is larger than normal.
+Are the lung volumes lower than normal?
+  no = The lung volumes are normal.
+  yes = The lung volumes are lower than normal.
+Is the heart size outside normal limits?
+  no = The heart size is within normal limits.
 """
 
 NOT_RIGHT = """\
@@ -519,7 +530,7 @@ def cases(table: str) -> list[tuple[str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("table", "right", "count"), [(RIGHT, True, 304), (NOT_RIGHT, False, 37)])
+@pytest.mark.parametrize(("table", "right", "count"), [(RIGHT, True, 311), (NOT_RIGHT, False, 37)])
 def test_answers_are_judged_as_a_reader_would(table: str, right: bool, count: int) -> None:
     every = cases(table)
     assert len(every) == count

@@ -17,6 +17,8 @@ _WORDINGS: Final = (
     (re.compile(r"\b(?:x rays?|xrays?|radiographs?)\b"), "x ray"),
     (re.compile(r"\bpostero ?anterior\b|\bposterior anterior\b|\bposterior to anterior\b"), "pa"),
     (re.compile(r"\bantero ?posterior\b|\banterior posterior\b|\banterior to posterior\b"), "ap"),
+    (re.compile(r"\b(?:larger|bigger|greater) than normal\b"), "enlarged"),
+    (re.compile(r"\b(?:outside|beyond) (?:of )?normal(?: limits?| range)?\b"), "abnormal"),
     (re.compile(r"oe(?=dema|soph)"), "e"),
     (re.compile(r"haem"), "hem"),
     (re.compile(r"tumour"), "tumor"),
@@ -33,6 +35,9 @@ _NOT_MEANT = re.compile(
     r"\b(?:(?:no|without) doubt|not (?:only|just|merely)|with or without|clear(?= (?:evidence|signs?|indications?)))\b"
 )
 """Holds a word that decides, and decides nothing: taken out before anything else is looked for."""
+
+_BEYOND = re.compile(r"\bthan normal\b")
+"""Of a text's topics: what is higher than normal is not normal."""
 
 _NO_CHANGE = re.compile(
     r"\b(?:(?:no|without) (?:\w+ ){0,2}changes?|(?:has|have) not (?:\w+ )?(?:changed|resolved|cleared))\b"
@@ -115,7 +120,8 @@ def clauses(sentence: str) -> list[str]:
 
 def topics(text: str) -> frozenset[str]:
     """What a text is about: its words, in the singular, less those that any question may have."""
-    words = (word for word in _NOT_MEANT.sub(" ", plain_words(text)).split() if word not in _NO_TOPIC)
+    plain = _BEYOND.sub("abnormal", _NOT_MEANT.sub(" ", plain_words(text)))
+    words = (word for word in plain.split() if word not in _NO_TOPIC)
     return frozenset(same for word in words for same in _SAME_TOPIC.get(singular(word), (singular(word),)))
 
 
