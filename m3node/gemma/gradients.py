@@ -143,7 +143,7 @@ def read_relevance(  # noqa: PLR0917 - an answer and all that led to it
         said_before = answer.token_ids[: max(rows)]
         if answer.states is None:
             batch = padded(model, [[*prompt, *said_before]])
-            hidden = read_in(model, batch, features[None].clone(), use_cache=False, attention_graph=wanted)
+            hidden = read_in(model, batch, features[None], use_cache=False, attention_graph=wanted)
         else:
             hidden = read_tails(model, [prompt], [answer.states], [said_before], attention_graph=wanted)
         logits = network.lm_head(hidden[0, queries[0]]).float()

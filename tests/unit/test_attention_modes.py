@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from m3node.attention.reading.looked import Looked
 from m3node.attention.reading.looker import Looker
 from m3node.attention.reading.plan import Mode, ReadingPlan
 from m3node.errors import ConfigError
+from m3node.gemma.generation import Answer, generate
 from m3node.gemma.gradients import Relevance
 from m3node.gemma.model import GemmaModel
 from tests.eager_attention import sharpened
@@ -196,6 +198,24 @@ def test_only_modes_that_are_needed_are_paid_for(
     monkeypatch.setattr(module, "read_relevance", never)
     monkeypatch.setattr(module, "read_rollout", never)
     assert look(model, image, Mode.GATED).mode is Mode.GATED
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_prompts_are_held_until_their_answers_are_read_and_no_longer(
+    model: GemmaModel, image: InputImage, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[weakref.ref[torch.Tensor]] = []
+
+    def noted(*arguments: Any, **more: Any) -> list[Answer]:
+        answers = generate(*arguments, **more)
+        states.extend(weakref.ref(part) for answer in answers if answer.states for part in answer.states.layers[0])
+        return answers
+
+    monkeypatch.setattr(module, "generate", noted)
+    monkeypatch.setattr(module, "what_is_wrong", lambda _grid: "")
+    found = look(model, image, mode)
+    assert (found.mode, len(states)) == (mode, 2)
+    assert [state() for state in states] == [None, None]
 
 
 @pytest.mark.parametrize("mode", list(Mode))

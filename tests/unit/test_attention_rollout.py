@@ -103,3 +103,12 @@ def test_layers_that_did_not_come_are_an_error(
     monkeypatch.setattr(rollout, "make_readable", lambda _model: None)
     with pytest.raises(InferenceError, match="in 0 of 6 layers"):
         read_rollout(plain, prompt, features, answer, ROWS)
+
+
+def test_layers_that_come_out_of_order_are_an_error() -> None:
+    rows = rollout.RolloutRows(4, (1, 3), torch.device("cpu"))
+    state = torch.zeros(1, 1, 4, 2)
+    rows.take(0, state, state, None, 1.0)
+    with pytest.raises(InferenceError, match="layer 2 came where layer 1 was due"):
+        rows.take(2, state, state, None, 1.0)
+    torch.testing.assert_close(rows.result(1)[0], torch.zeros(2))  # the first token saw nothing of the image

@@ -158,6 +158,17 @@ def test_no_words_need_no_look() -> None:
     assert tokens_of_words(small_gemma(), "effusion", [], []) == []
 
 
+def test_a_tokenizer_whose_tokens_cannot_be_placed_is_refused() -> None:
+    class Changing(WithoutOffsets):
+        def decode(self, *arguments: Any, **more: Any) -> str:
+            text: str = self._tokenizer.decode(*arguments, **more)
+            return text.replace("effusion", "Effusion")
+
+    model = asked(Changing(small_gemma().tokenizer))
+    with pytest.raises(ConfigError, match="does not tell where its tokens stand"):
+        words_of(model, "An effusion?", "effusion")
+
+
 def test_another_questions_prompt_is_refused() -> None:
     model = small_gemma()
     with pytest.raises(InferenceError, match="are not those of its question"):
@@ -222,6 +233,13 @@ def read(model: GemmaModel, answer: Answer) -> tuple[str, list[str]]:
 def test_an_answer_begins_behind_its_thinking(text: str, answer: str, tokens: Sequence[str]) -> None:
     model = with_pieces(thinking=("<think>", "</think>"))
     assert read(model, said(model, text)) == (answer, tokens)
+
+
+def test_what_a_token_writes_of_the_thinking_is_no_word_of_the_answer() -> None:
+    model = with_pieces(thinking=("<think>", "pleural"))
+    answer = said(model, "<think>a pleural yes")
+    assert "▁pleural▁" in model.tokenizer.convert_ids_to_tokens(answer.token_ids)
+    assert read(model, answer)[1] == ["y", "e", "s"]
 
 
 def test_without_thinking_nothing_is_left_out() -> None:

@@ -72,7 +72,7 @@ def what_is_wrong(grid: npt.NDArray[np.float64]) -> str:
         return "zero"
     shares = grid[grid > 0] / total
     entropy = float(-(shares * np.log(shares)).sum())
-    if entropy > FLAT * math.log(grid.size) and grid.size > 1:
+    if entropy > FLAT * math.log(grid.size):  # which a single cell's, 0, is not
         return f"flat: its entropy is {entropy / math.log(grid.size):.3f} of the largest"
     return ""
 
