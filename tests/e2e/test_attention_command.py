@@ -156,6 +156,9 @@ def test_the_report_opens_with_its_pictures_and_without_a_complaint(
         assert page.value("getComputedStyle(document.body).backgroundColor") != light
         page.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
         assert page.value("document.documentElement.scrollWidth") <= 360, "a phone would have to scroll sideways"
+        page.value("document.querySelectorAll('details').forEach(each => { each.open = true }), 0")
+        narrowest = page.value("Math.min(...[...document.querySelectorAll('td:not(.number)')].map(e => e.clientWidth))")
+        assert narrowest >= 80, "letters would stand below one another"
 
         # The same page with one picture gone: what is asserted above can fail.
         html = (out / "report.html").read_text(encoding="utf-8")

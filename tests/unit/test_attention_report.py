@@ -17,9 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.attention.metrics.values import GridMetrics
-from m3node.attention.output.report.page import write_report
+from m3node.attention.output.report.page import TEMPLATES, write_report
 from m3node.attention.output.report.plots import BINS, centres, histogram, mean_grid
-from m3node.attention.output.report.summary import SHOWN_CASES, SHOWN_GROUPS, Summary, summarise
+from m3node.attention.output.report.summary import (
+    SHOWN_CASES,
+    SHOWN_ERRORS,
+    SHOWN_GROUPS,
+    SHOWN_ROWS,
+    Summary,
+    summarise,
+)
 from m3node.attention.output.rows import Row
 from m3node.attention.questions.question import Question
 from m3node.drawing.heat import SCALE
@@ -248,6 +255,43 @@ def test_a_long_run_makes_no_endless_page(made: Made) -> None:
     assert len(summary.groups) == SHOWN_GROUPS
     assert all(group.more == 3 for group in summary.groups)
     assert made.page().count("<img") <= SHOWN_GROUPS * 6 + SHOWN_CASES * 2
+
+
+def test_what_is_left_out_of_the_errors_is_said(made: Made) -> None:
+    for number in range(SHOWN_ERRORS + 3):
+        made.add(f"i{number}")
+    made.rows = [replace(row, metrics=None, answer="", error="no such image") for row in made.rows]
+    page = made.page()
+    assert page.count("no such image</td>") == SHOWN_ERRORS + min(SHOWN_ROWS, SHOWN_ERRORS + 3)
+    assert f"The first {SHOWN_ERRORS} of {SHOWN_ERRORS + 3}" in page
+
+
+def test_each_figure_has_its_name_before_its_value_as_a_list_of_terms_must(made: Made) -> None:
+    made.add("a", correct=True)
+    tags = [tag for tag, _ in Tags(made.page()).found]
+    assert tags.count("dt") >= 4
+    assert all("dt" in tags[number - 2 : number] for number, tag in enumerate(tags) if tag == "dd")
+
+
+def test_words_can_be_read_on_their_ground_in_light_and_in_dark() -> None:
+    """WCAG 2.2, success criterion 1.4.3: a contrast of 4.5 at least."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    light, dark = (dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style.split("@media", 2)[:2])
+    for colours in (light, light | dark):
+        for ground in ("page", "card"):
+            for ink in ("ink", "soft", "accent", "right", "wrong-ink"):
+                assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground, colours[ink])
+        assert contrast(colours["warn-ink"], colours["warn-ground"]) >= 4.5
+    assert "--kind-ink: var(--wrong-ink)" in style
+    assert "--kind-ink: var(--soft)" in style
+
+
+def contrast(one: str, other: str) -> float:
+    """By the relative luminance of sRGB."""
+    shares = [np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255 for colour in (one, other)]
+    light = [np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) for share in shares]
+    low, high = sorted(float(np.dot(one, (0.2126, 0.7152, 0.0722))) for one in light)
+    return (high + 0.05) / (low + 0.05)
 
 
 # Plots.

@@ -110,6 +110,7 @@ class Summary:
     worst: tuple[Case, ...]
     doubtful: tuple[Case, ...]
     errors: tuple[Row, ...]
+    failed: int
     rows: tuple[Row, ...]
     total: int
     robustness: Any
@@ -159,6 +160,7 @@ def summarise(setup: Setup, questions: Sequence[Question], rows: Sequence[Row], 
         worst=worst,
         doubtful=_doubtful(sound),
         errors=tuple(row for row in rows if row.error)[:SHOWN_ERRORS],
+        failed=sum(bool(row.error) for row in rows),
         rows=tuple(rows)[:SHOWN_ROWS],
         total=len(rows),
         robustness=robustness,
