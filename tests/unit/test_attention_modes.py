@@ -48,7 +48,7 @@ def image() -> InputImage:
 
 
 def look(model: GemmaModel, image: InputImage, mode: Mode, question: str = "Is there an effusion?") -> Looked:
-    plan = ReadingPlan(mode, LAYERS, (0.5, 0.5), answer_tokens=3, max_new_tokens=4)
+    plan = ReadingPlan(mode, LAYERS, (0.5, 0.5), heads="all", answer_tokens=3, max_new_tokens=4)
     looker = Looker(model, plan, TermList(("effusion",)))
     (looked,) = looker.ask(looker.features(image), image, [question])
     return looked
@@ -207,6 +207,7 @@ def test_prompts_are_held_until_their_answers_are_read_and_no_longer(
     states: list[weakref.ref[torch.Tensor]] = []
 
     def noted(*arguments: Any, **more: Any) -> list[Answer]:
+        assert more["max_new_tokens"] == 4
         answers = generate(*arguments, **more)
         states.extend(weakref.ref(part) for answer in answers if answer.states for part in answer.states.layers[0])
         return answers

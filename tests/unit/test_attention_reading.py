@@ -211,6 +211,18 @@ def test_gated_weighs_each_row_by_what_it_pays_to_the_terms(  # noqa: PLR0917 - 
         assert looked.image_share == pytest.approx(ungated.image_share, rel=1e-5)
 
 
+def test_a_token_that_two_terms_share_gates_once(
+    model: GemmaModel, features: torch.Tensor, image: InputImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids = []
+    for places in ([(200, 201), (201, 202)], [(200, 201, 202)]):
+        monkeypatch.setattr(module, "tokens_of_words", lambda *_, places=places: places)
+        (looked,) = Looker(model, plan(Mode.GATED), TERMS).ask(features, image, QUESTIONS[:1])
+        grids.append(looked.grid)
+    assert looked.mode is Mode.GATED
+    np.testing.assert_array_equal(*grids)
+
+
 def test_one_pass_serves_raw_and_gated(
     model: GemmaModel, features: torch.Tensor, image: InputImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,8 +394,12 @@ def test_what_does_not_fit_together_is_asked_in_parts(
 
     monkeypatch.setattr(module, "generate", with_room_for_one("answered", generate))
     monkeypatch.setattr(module, "read_answers", with_room_for_one("read", read_answers))
-    found = Looker(model, plan(), TERMS).ask(features, image, QUESTIONS)
+    looker = Looker(model, plan(), TERMS)
+    found = looker.ask(features, image, QUESTIONS)
     assert tried == [("answered", 3), *[("answered", 1), ("read", 1)] * 3]
+    tried.clear()
+    looker.ask(features, image, QUESTIONS[:2])  # what fits is known by now
+    assert tried == [("answered", 1), ("read", 1)] * 2
     for one, together in zip(found, raw, strict=True):
         assert one.answer == together.answer
         np.testing.assert_allclose(one.grid, together.grid, rtol=1e-4)
@@ -395,9 +411,14 @@ def test_a_model_that_breaks_off_is_an_inference_error(
     def broken(*_arguments: Any, **_more: Any) -> Any:
         raise RuntimeError("mat1 and mat2\nand a stack")
 
-    monkeypatch.setattr(module, "generate", broken)
-    with pytest.raises(InferenceError, match=r"^the model failed: mat1 and mat2$"):
-        Looker(model, plan(), TERMS).ask(features, image, QUESTIONS)
+    looker = Looker(model, plan(), TERMS)
+    for part, work in (
+        ("generate", lambda: looker.ask(features, image, QUESTIONS)),
+        ("image_features", lambda: looker.features(image)),
+    ):
+        monkeypatch.setattr(module, part, broken)
+        with pytest.raises(InferenceError, match=r"^the model failed: mat1 and mat2$"):
+            work()
 
 
 def test_an_image_of_one_pixel_is_looked_at_too(model: GemmaModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from m3node.attention.images.image import ImageKind, InputImage
+from m3node.attention.questions.terms import TermList
+from m3node.attention.reading import looker
+from m3node.attention.reading.looker import Looker
+from m3node.attention.reading.plan import Mode, ReadingPlan
 from m3node.errors import InferenceError
 from m3node.gemma import rollout
 from m3node.gemma.generation import Answer, generate
@@ -18,10 +24,12 @@ from m3node.gemma.model import GemmaModel
 from m3node.gemma.prompts import prompt_ids
 from m3node.gemma.reading import image_span, read_answers
 from m3node.gemma.rollout import read_rollout
+from m3node.gemma.wording import worded
 from tests.eager_attention import eager_copy, eager_pass, sharpened
 from tests.small_gemma import small_gemma
 
 ROWS = (0, 2, 3)
+QUESTION = "Is there an effusion, and if so on which side? " * 8
 HEADS, SIDE, LAYERS = 8, 8, 6
 
 
@@ -40,7 +48,7 @@ def features() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def prompt(model: GemmaModel) -> list[int]:
     """Longer than the image by far."""
-    return prompt_ids(model, "Is there an effusion, and if so on which side? " * 8)
+    return prompt_ids(model, QUESTION)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,20 @@ def test_it_is_the_product_over_all_layers(
     found = read_rollout(model, prompt, features, answer, ROWS)
     assert (expected > 0).all()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=0)
+
+
+def test_the_grid_is_the_mean_over_the_read_tokens(
+    model: GemmaModel, prompt: list[int], features: torch.Tensor, answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looker, "what_is_wrong", lambda _grid: "")  # of random weights it is flat
+    rows = worded(model, answer).tokens[:3]
+    assert len(rows) == 3
+    plan = ReadingPlan(Mode.ROLLOUT, (2,), (1.0,), answer_tokens=3, max_new_tokens=5)
+    image = InputImage(path=Path("any.png"), rgb=np.zeros((8, 8, 3), dtype=np.uint8), kind=ImageKind.OTHER)
+    (looked,) = Looker(model, plan, TermList(())).ask(features, image, [QUESTION])
+    expected = read_rollout(model, prompt, features, answer, rows).mean(axis=0)
+    assert looked.mode is Mode.ROLLOUT
+    np.testing.assert_allclose(looked.grid, expected / expected.sum(), rtol=1e-5)
 
 
 class _Largest(TorchDispatchMode):
