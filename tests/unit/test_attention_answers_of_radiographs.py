@@ -448,6 +448,25 @@ Are the lung volumes lower than normal?
   yes = The lung volumes are lower than normal.
 Is the heart size outside normal limits?
   no = The heart size is within normal limits.
+What view is this?
+  AP = This is an anteroposterior view.
+What is the abnormality?
+  hematoma = Haematoma
+  tumor = Tumour
+Is there cardiac enlargement?
+  yes = The heart is enlarged.
+Is there pleural thickening?
+  yes = The pleura is thickened.
+Is there tracheal deviation?
+  no = The trachea is midline.
+Is there dilatation of the aorta?
+  yes = The aorta is dilated.
+Is there dilation of the aorta?
+  no = The aorta is normal.
+Is there displacement of the tube?
+  yes = The tube is displaced.
+Is there a pleural effusion?
+  yes = No pneumothorax, shows a pleural effusion or thickening.
 """
 
 NOT_RIGHT = """\
@@ -516,6 +535,10 @@ Which side is the pneumothorax on?
   right = Left
 Which lung is affected?
   right = The left lung is affected, the right is normal.
+Is the heart size normal?
+  yes = Heart failure is present.
+Is it on the left or right?
+  left apex = right apex
 """
 
 
@@ -530,7 +553,7 @@ def cases(table: str) -> list[tuple[str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("table", "right", "count"), [(RIGHT, True, 311), (NOT_RIGHT, False, 37)])
+@pytest.mark.parametrize(("table", "right", "count"), [(RIGHT, True, 321), (NOT_RIGHT, False, 39)])
 def test_answers_are_judged_as_a_reader_would(table: str, right: bool, count: int) -> None:
     every = cases(table)
     assert len(every) == count

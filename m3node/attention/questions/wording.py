@@ -75,6 +75,7 @@ _SAME_TOPIC = {
     "cardiomegaly": ("heart", "enlarged"),
     "cardiac": ("heart",),
     "mediastinal": ("mediastinum",),
+    "tracheal": ("trachea",),
     "enlargement": ("enlarged",),
     "widening": ("widened",),
     "thickening": ("thickened",),
@@ -84,7 +85,6 @@ _SAME_TOPIC = {
     "dilation": ("dilated",),
     "displacement": ("displaced",),
     "abnormality": ("abnormal",),
-    "limit": ("normal",),  # within which it is
     "pleura": ("pleural",),
 }
 """Words that say what others say."""
