@@ -21,7 +21,7 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(P
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
-.PHONY: help demo test check lint format coverage bench chaos wheelhouse clean
+.PHONY: help demo test check lint format coverage bench chaos docs wheelhouse clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -68,6 +68,9 @@ wheelhouse: $(VENV)/.python  ## all that an install without a network needs; EXT
 	cp -r constraints.txt configs $(WHEELHOUSE)
 	cd $(WHEELHOUSE) && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 	@du -sh $(WHEELHOUSE)
+
+docs: $(VENV)/.test  ## write the tables of docs/ that are made from the code anew
+	$(BIN)/python tests/write_documents.py --write
 
 clean:  ## remove what the targets made, the environment included
 	rm -rf $(VENV) $(DEMO_OUT) wheelhouse .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
