@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -332,5 +333,5 @@ def test_every_commands_help_has_examples_that_its_parser_takes() -> None:
         examples = [line.strip() for line in (parser.epilog or "").splitlines() if f"{name} " in f"{line} "]
         assert examples, name
         for example in examples:
-            words = example[example.index("m3node") :].partition(" | ")[0].split()
+            words = shlex.split(example[example.index("m3node") :].partition(" | ")[0])
             assert whole.parse_args(words[1:]), example
