@@ -10,6 +10,8 @@
     <data>/results/<run>/                          findings.json, masks.npz, attention.npz, objects, run.json …
     <data>/outbox/<destination>/                   deliveries that wait; sent/ and aside/ below it
     <data>/commitments/<transaction>.json          storage commitment reports that came in
+    <data>/audit/<year>-<month>.xml                the audit trail, where no audit.folder is set
+    <data>/metrics/<process>.json                  what a process has counted
     <data>/locks/<role>.lock                       held by the process that is the role
     <data>/database/{engine,ledger}.sqlite         jobs and ledger, where no database_url is set
 """
@@ -62,6 +64,16 @@ class DataLayout:
         return self.root / "commitments"
 
     @property
+    def audit(self) -> Path:
+        """The audit trail; its owner alone may read it."""
+        return self.root / "audit"
+
+    @property
+    def metrics(self) -> Path:
+        """What each process has counted since the node was started."""
+        return self.root / "metrics"
+
+    @property
     def locks(self) -> Path:
         """One lock file a role."""
         return self.root / "locks"
@@ -81,6 +93,7 @@ class DataLayout:
             self.results,
             self.outbox,
             self.commitments,
+            self.metrics,
             self.locks,
             self.database,
         ):

@@ -98,6 +98,8 @@ class ServedNode:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("M3NODE_")}
         if "drain_seconds" not in self.config.read_text():
             environment["M3NODE_JOBS__DRAIN_SECONDS"] = "10"  # nobody waits for what a test left open
+        if "[web]" not in self.config.read_text():
+            environment["M3NODE_WEB__ENABLED"] = "false"  # many nodes, one port
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "m3node", *words, "--config", str(self.config)],

@@ -42,6 +42,9 @@ refuse_free_mb = 0.0
 [jobs]
 drain_seconds = 10
 
+[web]
+enabled = false
+
 [[destinations]]
 name = "archive"
 ae_title = "{archive.ae_title}"

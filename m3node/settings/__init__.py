@@ -3,6 +3,7 @@
 `load` reads it; each section is a frozen class, in the file of its subject.
 """
 
+from m3node.settings.audit import AuditSettings, SyslogSettings
 from m3node.settings.delivery import DeliverySettings, Destination, RoutingRule
 from m3node.settings.intake import (
     Caller,
@@ -26,10 +27,13 @@ from m3node.settings.method import (
     SteeringMode,
     SteeringSettings,
 )
+from m3node.settings.tls import ListenerTls
 from m3node.settings.tree import Settings, config_file, load
-from m3node.settings.types import Section
+from m3node.settings.types import Fingerprint, Network, Section, TlsVersion
+from m3node.settings.web import WebSettings
 
 __all__ = [
+    "AuditSettings",
     "Caller",
     "CompletenessSettings",
     "ContrastSettings",
@@ -38,13 +42,16 @@ __all__ = [
     "DetectorSettings",
     "DiskSettings",
     "EligibilitySettings",
+    "Fingerprint",
     "JobSettings",
     "ListenerSettings",
+    "ListenerTls",
     "LiverSettings",
     "LogSettings",
     "M3Settings",
     "MedGemmaSettings",
     "ModelSettings",
+    "Network",
     "PriorityRule",
     "ResultSettings",
     "RetentionSettings",
@@ -55,7 +62,10 @@ __all__ = [
     "Settings",
     "SteeringMode",
     "SteeringSettings",
+    "SyslogSettings",
+    "TlsVersion",
     "WatchSettings",
+    "WebSettings",
     "config_file",
     "load",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from m3node.settings.types import AETitle, Name, NotNegative, Positive, Section
+from m3node.settings.types import AETitle, Fingerprint, Name, NotNegative, Positive, Section, TlsVersion
 
 
 class Destination(Section):
@@ -26,10 +26,19 @@ class Destination(Section):
         Files that hold a secret: for ``Authorization: Bearer``, or for HTTP Basic with ``user``.
     user : str
         For HTTP Basic.
+    tls : bool
+        Whether a DICOM peer is called over TLS (PS3.15 B.12); a ``url`` says so by ``https``.
     ca_file : Path or None
-        PEM of the authority that signed the service's certificate; the system's authorities without it.
+        PEM of the authority that signed the peer's or service's certificate; the system's authorities without it.
+    tls_name : str
+        The name that a DICOM peer's certificate has to bear, where it is not ``host``.
+    certificate_sha256 : tuple of str
+        Fingerprints of the certificates that the peer or service may show. Without ``ca_file`` they alone decide, for
+        devices that sign their own; with it both have to be right. Names are not looked at then.
     client_certificate_file, client_key_file : Path or None
-        PEM, where the service wants a certificate of ours.
+        PEM, where the peer or service wants a certificate of ours.
+    client_key_password_file : Path or None
+        A file that holds the key's password.
     sr : str
         ``comprehensive3d``, or ``enhanced`` for an archive that does not know Comprehensive 3D SR.
     commitment : bool
@@ -47,6 +56,10 @@ class Destination(Section):
     ca_file: Path | None = None
     client_certificate_file: Path | None = None
     client_key_file: Path | None = None
+    client_key_password_file: Path | None = None
+    tls: bool = False
+    tls_name: str = ""
+    certificate_sha256: tuple[Fingerprint, ...] = ()
     sr: Literal["comprehensive3d", "enhanced"] = "comprehensive3d"
     commitment: bool = False
 
@@ -59,10 +72,17 @@ class Destination(Section):
                 raise ValueError(f"destination {self.name}: url begins with http:// or https:// and holds no password")
             if self.commitment:
                 raise ValueError(f"destination {self.name}: DICOMweb has no storage commitment here")
+            if self.tls or self.tls_name:
+                raise ValueError(f"destination {self.name}: a url says by https that it is over TLS; leave tls out")
             if (self.password_file is None) != (not self.user):
                 raise ValueError(f"destination {self.name}: user and password_file are set together")
         elif self.ae_title is None or not self.host:
             raise ValueError(f"destination {self.name} needs ae_title and host, or a url")
+        elif not self.tls and (
+            self.ca_file or self.certificate_sha256 or self.tls_name or self.client_certificate_file
+        ):
+            # It would be sent in the clear by somebody who has set all that is needed for the contrary.
+            raise ValueError(f"destination {self.name} names certificates; set tls = true as well")
         return self
 
 
@@ -89,6 +109,8 @@ class DeliverySettings(Section):
 
     Attributes
     ----------
+    tls_minimum : str
+        The oldest version of TLS that destinations are called with.
     connect_seconds, response_seconds : float
         How long to wait for a connection, and for each answer.
     retry_first_seconds, retry_max_seconds : float
@@ -100,6 +122,7 @@ class DeliverySettings(Section):
     """
 
     calling_ae_title: AETitle | None = None
+    tls_minimum: TlsVersion = "1.2"
     connect_seconds: Positive = 10.0
     response_seconds: Positive = 30.0
     retry_first_seconds: Positive = 2.0

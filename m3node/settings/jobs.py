@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -69,6 +70,20 @@ class DiskSettings(Section):
 
 
 class LogSettings(Section):
-    """Logging."""
+    """Logging, to standard error and, where a folder is set, to files of bounded size.
+
+    Attributes
+    ----------
+    format : str
+        ``text`` for people, ``json`` for a collector: one object a line.
+    folder : Path or None
+        Gets a file for each process, ``<role>.log``; off when not set.
+    max_mb, files
+        A file is put aside as ``<role>.log.1`` when it is so large (10^6 bytes), and so many of them are kept.
+    """
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+    folder: Path | None = None
+    max_mb: Positive = 20.0
+    files: Annotated[int, Field(ge=1, le=1000)] = 5

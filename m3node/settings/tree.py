@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from m3node.errors import ConfigError
+from m3node.settings.audit import AuditSettings
 from m3node.settings.delivery import DeliverySettings, Destination, RoutingRule
 from m3node.settings.intake import (
     CompletenessSettings,
@@ -28,6 +29,7 @@ from m3node.settings.intake import (
 )
 from m3node.settings.jobs import DiskSettings, JobSettings, LogSettings, RetentionSettings
 from m3node.settings.method import DetectorSettings, LiverSettings, M3Settings, ResultSettings
+from m3node.settings.web import WebSettings
 
 
 class Settings(BaseSettings):
@@ -67,6 +69,8 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     disk: DiskSettings = DiskSettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings = AuditSettings()
+    web: WebSettings = WebSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 AETitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
 """One to sixteen printable ASCII characters without a backslash (PS3.5 6.2, AE)."""
@@ -29,6 +30,20 @@ def _compiles(value: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_compiles)]
 """A regular expression."""
+
+
+Fingerprint = Annotated[
+    str,
+    BeforeValidator(lambda value: value.replace(":", "").replace(" ", "").lower() if isinstance(value, str) else value),
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+]
+"""SHA-256 of a certificate (of its DER), as ``openssl x509 -fingerprint -sha256`` prints it; kept in lower case."""
+
+Network = IPv4Network | IPv6Network
+"""An address or a range of addresses: ``10.1.2.3``, ``10.1.0.0/16``, ``fd00::/8``."""
+
+TlsVersion = Literal["1.2", "1.3"]
+"""The oldest version of TLS that is spoken."""
 
 
 class Section(BaseModel):

@@ -28,6 +28,8 @@ FLOW = (
         "rejection",
         "settings",
     },
+    {"tls"},
+    {"audit", "metrics"},
     {"intake"},
     {"imaging"},
     {"drawing"},
@@ -38,6 +40,8 @@ FLOW = (
     {"results"},
     {"delivery"},
     {"jobs"},
+    {"health"},
+    {"web"},
     {"demo"},
     {"cli", "__main__"},
 )

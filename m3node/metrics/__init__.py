@@ -1,0 +1,1 @@
+"""What the node counts: each process for itself, put together when somebody asks."""
