@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from dockerfile import history, stages, violations
 from m3node.cli.config import find_surprises
@@ -155,6 +157,16 @@ def test_the_database_is_on_a_network_of_its_own_and_published_nowhere() -> None
     assert all(port.startswith("127.0.0.1:") for port in SERVICES["orthanc"]["ports"] if "8042" in port)
 
 
+def test_the_page_is_published_to_this_machine_alone_and_asks_for_a_password() -> None:
+    web = load(DOCKER / "settings" / "m3node.toml").web
+    for name in ("m3node-cpu", "m3node-gpu"):
+        (published,) = [port for port in SERVICES[name]["ports"] if port.endswith(f":{web.port}")]
+        assert published.startswith("127.0.0.1:")
+        secrets = {f"/run/secrets/{secret}" for secret in SERVICES[name]["secrets"]}
+        named = (web.password_file, web.token_file, web.certificate_file, web.key_file)
+        assert {str(path) for path in named} <= secrets
+
+
 def test_the_node_is_given_the_time_to_stop_in_order() -> None:
     drain = load(DOCKER / "settings" / "m3node.toml").jobs.drain_seconds
     for name in ("m3node-cpu", "m3node-gpu"):
@@ -174,6 +186,11 @@ def test_secrets_are_made_once_and_never_again(tmp_path: Path) -> None:
     assert password != made["database_password"]
     assert folder.stat().st_mode & 0o077 == 0
     assert password not in first.stdout
+    assert made["web_password"] not in first.stdout
+    certificate = x509.load_pem_x509_certificate(made["web.pem"].encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "web.pem", folder / "web.key")
     subprocess.run([script], check=True, capture_output=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == made
 
