@@ -38,9 +38,11 @@ class InstancesTransferred:
     study_instance_uid, patient_id
         Of the study; the standard asks for the patient ID, and the trail is the only place that has it.
     sop_classes : dict of str to int
-        How many instances of each SOP class.
+        How many instances of each SOP class; an empty UID stands for those whose class nobody knows.
     failed : str
         What went wrong in words; empty for success.
+    receiver : str
+        What the receiver had before, where that is known: ``new`` to it, ``held`` the same, or held ``other`` ones.
     """
 
     direction: Literal["in", "out"]
@@ -49,6 +51,7 @@ class InstancesTransferred:
     patient_id: str
     sop_classes: dict[str, int] = field(default_factory=dict)
     failed: str = ""
+    receiver: Literal["unknown", "new", "held", "other"] = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
