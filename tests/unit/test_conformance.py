@@ -14,10 +14,11 @@ from documents.created import KINDS, REPORTS
 from documents.markers import blocks, filled
 from documents.nested import inside
 from m3node.delivery.status import Verdict
-from m3node.intake.receive.admission import Admission
+from m3node.intake.receive.admission import Refusal, admission_of
 from m3node.intake.receive.contexts import SOPClass
+from m3node.intake.receive.peer import Peer
 from m3node.results.objects import ObjectKind
-from m3node.settings import Destination, ListenerSettings
+from m3node.settings import Caller, Destination, ListenerSettings, Settings
 from write_documents import CONFORMANCE, made_tables
 
 TEXT = CONFORMANCE.read_text(encoding="utf-8")
@@ -86,15 +87,16 @@ def test_the_statement_has_the_sections_of_the_template_in_order() -> None:
 
 
 def test_the_statement_names_every_rejection_of_a_caller() -> None:
-    door = Admission(ae_title="M3NODE", max_associations=1, storers=frozenset({"PACS"}), reporters=frozenset())
+    door = admission_of(Settings(listener=ListenerSettings(callers=(Caller(ae_title="PACS"),))))
+    peer = Peer("10.1.2.3")
     refused = [
-        door.refusal(calling="PACS", called="OTHER", over_limit=False),
-        door.refusal(calling="STRANGER", called="M3NODE", over_limit=False),
-        door.refusal(calling="PACS", called="M3NODE", over_limit=True),
+        door.admit(calling="PACS", called="OTHER", peer=peer),
+        door.admit(calling="STRANGER", called="M3NODE", peer=peer),
     ]
     said = set(re.findall(r"^\| (\d, \d, \d) \|", TEXT, flags=re.MULTILINE))
-    assert None not in refused
-    assert {f"{item.result}, {item.source}, {item.reason}" for item in refused if item is not None} <= said
+    given = {f"{item.result}, {item.source}, {item.reason}" for item in refused if isinstance(item, Refusal)}
+    assert given == {"1, 1, 7", "1, 1, 3"}
+    assert given | {"2, 3, 1", "2, 3, 2"} == said
 
 
 @pytest.fixture(scope="module")

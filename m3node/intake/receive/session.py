@@ -18,13 +18,14 @@ from pynetdicom.presentation import PresentationContext
 from m3node.errors import InputRejected
 from m3node.faults import fault_point
 from m3node.intake.receive import status as receive_status
-from m3node.intake.receive.admission import Admission, Refusal
+from m3node.intake.receive.admission import Admission, Admitted, Refusal
 from m3node.intake.receive.association import OpenLease
 from m3node.intake.receive.commitment import EVENT_ALL_STORED, EVENT_SOME_FAILED, keep_report, parse_report
 from m3node.intake.receive.contexts import COMMITMENT, STORAGE
 from m3node.intake.receive.dimse import ReportRequest, StoreRequest
 from m3node.intake.receive.identity import identify
 from m3node.intake.receive.loop import ServedAssociation
+from m3node.intake.receive.peer import Peer
 from m3node.intake.receive.spool import Spool
 from m3node.intake.receive.status import Answer
 from m3node.intake.uid import is_uid
@@ -88,7 +89,7 @@ class Session:
         self._leases = leases
         self._over_limit = over_limit
         self._calling = ""
-        self._peer = connection.getpeername()[0]
+        self._peer = Peer(connection.getpeername()[0])
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
         self._association = ServedAssociation(
@@ -119,19 +120,22 @@ class Session:
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         self._calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
-        refused = self._admission.refusal(calling=self._calling, called=called, over_limit=self._over_limit)
+        admitted = self._admission.admit(calling=self._calling, called=called, peer=self._peer)
+        refused = admitted if isinstance(admitted, Refusal) else None
         level = logging.WARNING
         room = self._spool.room
+        if refused is None and self._over_limit:
+            refused = Refusal(2, 3, 2, "local limit exceeded (listener.max_associations)", "limit")
         if refused is None and room is not None and room.below() and not _only_reports(request):
             # The acceptor says so once; a sender that knocks for hours must not fill the log as well.
             level = logging.DEBUG
             refused = Refusal(2, 3, 2, f"local limit exceeded: less than {room.mb:g} MB are free (disk.refuse_free_mb)")
-        if refused is None:
-            event.assoc.acceptor.supported_contexts = self._admission.contexts(self._calling)
-        if refused is None and self._admission.may_store(self._calling):
+        if refused is None and isinstance(admitted, Admitted):
+            event.assoc.acceptor.supported_contexts = admitted.contexts()
             try:
                 # Before it is accepted: an association without a lease could deliver unseen.
-                self._lease = self._leases.open_lease(calling=self._calling, called=called, peer=self._peer)
+                if admitted.may_store:
+                    self._lease = self._leases.open_lease(calling=self._calling, called=called, peer=self._peer.address)
             except OSError as error:
                 refused = Refusal(2, 3, 1, f"temporary congestion: the data folder refuses ({error.strerror})")
         if refused is not None:
@@ -139,7 +143,7 @@ class Session:
                 level,
                 "rejected an association from %s at %s to %s: %s [%d/%d/%d]",
                 _printable(self._calling),
-                self._peer,
+                self._peer.address,
                 _printable(called),
                 refused.words,
                 refused.result,
@@ -150,9 +154,9 @@ class Session:
 
     def _on_accepted(self, event: evt.Event) -> None:
         if self._lease is not None:
-            LOGGER.info("association from %s at %s: %s", self._calling, self._peer, self._lease.id)
+            LOGGER.info("association from %s at %s: %s", self._calling, self._peer.address, self._lease.id)
         else:
-            LOGGER.info("association from %s at %s, which may report and not store", self._calling, self._peer)
+            LOGGER.info("association from %s at %s, which may report and not store", self._calling, self._peer.address)
         self._log_refused_contexts(event.assoc)
 
     def _log_refused_contexts(self, association: Association) -> None:
