@@ -10,6 +10,8 @@ DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 CHAOS_FLAGS ?=
+# Where the pictures of `make viewers` go
+PICTURES ?= docs
 # Where the wheels of `make wheelhouse` go, and the extras that they are for: EXTRAS=medgemma
 WHEELHOUSE ?= wheelhouse
 EXTRAS ?=
@@ -21,7 +23,7 @@ PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses $(P
 COV := --cov --cov-report=
 SOURCES := $(shell find m3node tests benchmarks -name '*.py' -not -path '*/node_modules/*' 2>/dev/null)
 
-.PHONY: help demo test check lint format coverage bench chaos docs wheelhouse clean
+.PHONY: help demo test check lint format coverage bench chaos viewers docs wheelhouse clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -58,6 +60,10 @@ bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK, d
 
 chaos: $(VENV)/.test  ## 60 series while 30 random kills hit the node and archives fail; CHAOS_FLAGS="--seed 2"
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS_FLAGS)
+
+# Needs orthanc, orthanc-dicomweb, nginx-light, chromium and npm; PICTURES=FOLDER leaves those of docs/ as they are.
+viewers: $(VENV)/.test  ## Orthanc, the node, Orthanc and OHIF in Chromium: SEG and SR as a reader sees them; writes docs/ohif-*.png
+	$(BIN)/python tests/e2e/viewer/viewers.py --pictures $(PICTURES)
 
 # For the Python and the processor of this machine; pip is in it, since Debian's Python has none. The install is in README.md.
 wheelhouse: $(VENV)/.python  ## all that an install without a network needs; EXTRAS=medgemma for the detector medgemma
