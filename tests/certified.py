@@ -1,0 +1,79 @@
+"""Certificates for tests: an authority, and what it signs, in files as a hospital has them."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+from cryptography.hazmat.primitives import serialization
+
+NOW = datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A certificate with its key, in files."""
+
+    certificate: Path
+    key: Path
+    der: bytes
+
+
+class Authority:
+    """An authority of our own; its certificate lies in ``file``."""
+
+    def __init__(self, folder: Path, name: str = "ca") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._ca = trustme.CA(organization_name=name)
+        self.file = folder / f"{name}.pem"
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def issue(self, name: str, *, days: float = 90.0) -> Shown:
+        """Sign a certificate for 127.0.0.1 that is good for so many days, or has been over for so many below zero."""
+        leaf = self._ca.issue_cert(
+            "127.0.0.1",
+            "localhost",
+            common_name=name,
+            not_before=NOW - timedelta(days=1 - min(days, 0) * 2),
+            not_after=NOW + timedelta(days=days),
+        )
+        shown = Shown(
+            self._folder / f"{name}.pem",
+            self._folder / f"{name}.key",
+            ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode()),
+        )
+        shown.certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        shown.key.write_bytes(leaf.private_key_pem.bytes())
+        shown.key.chmod(0o600)
+        return shown
+
+
+def encrypted(key: Path, password: str) -> Path:
+    """Write a copy of a key that asks for a password."""
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    copy = key.with_suffix(".encrypted")
+    copy.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+    )
+    return copy
+
+
+def caller(ca_file: Path | None = None, shown: Shown | None = None) -> ssl.SSLContext:
+    """A caller's context that is not made by the code under test; it trusts anybody without ``ca_file``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context.load_verify_locations(cafile=str(ca_file))
+    if shown is not None:
+        context.load_cert_chain(str(shown.certificate), str(shown.key))
+    return context

@@ -1,0 +1,274 @@
+"""TLS is spoken as PS3.15 B.12 has it, and files that cannot be used are named with their setting."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certified import Authority, Shown, caller, encrypted
+from m3node.errors import ConfigError
+from m3node.tls.contexts import (
+    TLS12_SUITES,
+    TLS13_SUITES,
+    PinError,
+    check_pins,
+    client_context,
+    fingerprint,
+    server_context,
+)
+from m3node.tls.reasons import why_no_tls
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def node(authority: Authority) -> Shown:
+    return authority.issue("node")
+
+
+@pytest.fixture(scope="module")
+def modality(authority: Authority) -> Shown:
+    return authority.issue("modality")
+
+
+def server(shown: Shown, **changes: Any) -> ssl.SSLContext:
+    values = {"ca_file": None, "client_certificates": "none", "minimum": "1.2", **changes}
+    return server_context(shown.certificate, shown.key, None, **values)
+
+
+def client(**changes: Any) -> ssl.SSLContext:
+    values = {
+        "ca_file": None,
+        "client_certificate_file": None,
+        "client_key_file": None,
+        "client_key_password_file": None,
+        "pins": (),
+        "minimum": "1.2",
+        **changes,
+    }
+    return client_context(**values)
+
+
+def meet(serving: ssl.SSLContext, calling: ssl.SSLContext, name: str = "127.0.0.1") -> tuple[ssl.SSLObject, ...]:
+    """Let both shake hands in memory; raise what the first of them raises. Returns server's and client's side."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        serving.wrap_bio(to_server, to_client, server_side=True),
+        calling.wrap_bio(to_client, to_server, server_hostname=name),
+    )
+    waiting = list(sides[::-1])
+    while waiting:
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(side)
+    return sides
+
+
+def test_two_contexts_of_ours_meet_in_tls_1_3(authority: Authority, node: Shown) -> None:
+    ours, _ = meet(server(node), client(ca_file=authority.file))
+    assert ours.version() == "TLSv1.3"
+    assert ours.cipher()[0] in TLS13_SUITES
+
+
+def test_a_caller_that_has_1_2_only_is_met_in_it_unless_1_3_is_asked_for(authority: Authority, node: Shown) -> None:
+    old = caller(authority.file)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    ours, _ = meet(server(node), old)
+    assert ours.version() == "TLSv1.2"
+    assert ours.cipher()[0] in TLS12_SUITES
+    assert ours.compression() is None
+    with pytest.raises(ssl.SSLError) as refused:
+        meet(server(node, minimum="1.3"), old)
+    assert why_no_tls(refused.value) == "it speaks no version of TLS that is allowed here"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_older_versions_are_refused(node: Shown, version: ssl.TLSVersion) -> None:
+    old = caller()
+    old.minimum_version, old.maximum_version = version, version
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError) as refused:
+        meet(server(node), old)
+    assert why_no_tls(refused.value) == "it speaks no version of TLS that is allowed here"
+
+
+def test_of_tls_1_2_only_ephemeral_keys_and_authenticated_ciphers_are_spoken(node: Shown) -> None:
+    for context in (server(node), client()):
+        suites = context.get_ciphers()
+        assert {suite["name"] for suite in suites} == {*TLS12_SUITES, *TLS13_SUITES}
+        assert all(suite["aead"] for suite in suites)
+        assert {suite["kea"] for suite in suites if suite["protocol"] == "TLSv1.2"} == {"kx-ecdhe"}
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384"])
+def test_a_caller_that_knows_only_weaker_suites_is_refused(node: Shown, suite: str) -> None:
+    weak = caller()
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers(suite)
+    with pytest.raises(ssl.SSLError) as refused:
+        meet(server(node), weak)
+    assert why_no_tls(refused.value) == "it knows none of the cipher suites that are allowed here"
+
+
+def test_the_server_chooses_the_suite(node: Shown) -> None:
+    picky = caller()
+    picky.maximum_version = ssl.TLSVersion.TLSv1_2
+    picky.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384")
+    ours, _ = meet(server(node), picky)
+    assert ours.cipher()[0] == TLS12_SUITES[0]
+
+
+def test_a_connection_leaves_no_ticket_to_resume_it(node: Shown) -> None:
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        calling = caller()
+        calling.maximum_version = version
+        ours, theirs = meet(server(node), calling)
+        ours.write(b"x")
+        assert theirs.read(1) == b"x"
+        assert theirs.session is None or not theirs.session.has_ticket
+
+
+def test_callers_show_a_certificate_of_a_known_authority(
+    authority: Authority, node: Shown, modality: Shown, tmp_path: Path
+) -> None:
+    wanting = server(node, ca_file=authority.file, client_certificates="required")
+    ours, _ = meet(wanting, caller(authority.file, modality))
+    der = ours.getpeercert(binary_form=True)
+    assert der == modality.der
+    stranger = Authority(tmp_path, "stranger").issue("modality")
+    over = authority.issue("over", days=-1)
+    for shown, words in (
+        (None, "it showed no certificate"),
+        (stranger, "its certificate is signed by an authority that is not in ca_file"),
+        (over, "its certificate has expired"),
+    ):
+        with pytest.raises(ssl.SSLError) as refused:
+            meet(wanting, caller(authority.file, shown))
+        assert why_no_tls(refused.value) == words
+
+
+def test_the_systems_authorities_vouch_for_no_caller(authority: Authority, node: Shown) -> None:
+    context = server(node, ca_file=authority.file, client_certificates="required")
+    assert [ca["subject"] for ca in context.get_ca_certs()] == [
+        ca["subject"] for ca in caller(authority.file).get_ca_certs()
+    ]
+    with pytest.raises(ConfigError, match="ca_file is needed"):
+        server(node, client_certificates="required")
+
+
+def test_a_client_takes_only_a_server_that_its_authority_vouches_for_under_the_name_that_it_called(
+    authority: Authority, node: Shown, tmp_path: Path
+) -> None:
+    other = Authority(tmp_path, "other")
+    meet(server(node), client(ca_file=authority.file), "localhost")
+    for calling, name, words in (
+        (client(ca_file=other.file), "127.0.0.1", "its certificate is signed by an authority that is not in ca_file"),
+        (client(), "127.0.0.1", "its certificate is signed by an authority that is not in ca_file"),
+        (client(ca_file=authority.file), "pacs", "its certificate is of another name than that which was called"),
+        (client(ca_file=authority.file), "127.0.0.2", "its certificate does not hold the address that was called"),
+    ):
+        with pytest.raises(ssl.SSLError) as refused:
+            meet(server(node), calling, name)
+        assert why_no_tls(refused.value) == words
+
+
+def test_a_pin_takes_the_one_certificate_whoever_signed_it_and_no_other(authority: Authority, node: Shown) -> None:
+    pin = fingerprint(node.der)
+    _, theirs = meet(server(node), client(pins=(pin,)), "any name")
+    check_pins(theirs, (pin,))
+    check_pins(theirs, ())
+    _, theirs = meet(server(authority.issue("another")), client(pins=(pin,)))
+    with pytest.raises(PinError, match=r"its SHA-256 is [0-9a-f]{64}$"):
+        check_pins(theirs, (pin,))
+
+
+def test_a_pin_beside_an_authority_needs_both(authority: Authority, node: Shown, tmp_path: Path) -> None:
+    pins = (fingerprint(node.der),)
+    meet(server(node), client(pins=pins, ca_file=authority.file), "any name")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        meet(server(node), client(pins=pins, ca_file=Authority(tmp_path, "other").file))
+
+
+def test_a_caller_without_certificate_fits_no_pin(node: Shown) -> None:
+    ours, _ = meet(server(node), caller())
+    with pytest.raises(PinError, match="showed no certificate"):
+        check_pins(ours, ("0" * 64,))
+
+
+def test_a_client_shows_its_certificate_where_it_is_asked(authority: Authority, node: Shown, modality: Shown) -> None:
+    wanting = server(node, ca_file=authority.file, client_certificates="required")
+    own = client(ca_file=authority.file, client_certificate_file=modality.certificate, client_key_file=modality.key)
+    ours, _ = meet(wanting, own)
+    assert ours.getpeercert(binary_form=True) == modality.der
+
+
+def test_an_encrypted_key_is_opened_by_the_password_in_its_file(node: Shown, tmp_path: Path) -> None:
+    key, password = encrypted(node.key, "naïve secret"), tmp_path / "password"
+    password.write_text("naïve secret\n", encoding="utf-8")
+
+    def make(password_file: Path | None) -> ssl.SSLContext:
+        return server_context(
+            node.certificate,
+            key,
+            password_file,
+            ca_file=None,
+            client_certificates="none",
+            minimum="1.2",
+            section="listener.tls",
+        )
+
+    meet(make(password), caller())
+    with pytest.raises(ConfigError, match=r"is encrypted: set listener\.tls\.key_password_file$"):
+        make(None)
+    password.write_text("an old secret")
+    with pytest.raises(ConfigError, match=r"listener\.tls\.key_password_file holds another password$") as refused:
+        make(password)
+    assert "an old secret" not in str(refused.value)
+    password.write_text("x" * 2000)
+    with pytest.raises(ConfigError, match="1024 bytes"):
+        make(password)
+    with pytest.raises(ConfigError, match="No such file"):
+        make(tmp_path / "none")
+
+
+def test_what_a_file_lacks_is_said_with_its_setting(authority: Authority, node: Shown, modality: Shown) -> None:
+    nothing = node.certificate.with_name("nothing.pem")
+    empty = node.certificate.with_name("empty.pem")
+    empty.write_text("")
+
+    def make(certificate: Path = node.certificate, key: Path | None = node.key, ca: Path = authority.file) -> None:
+        server_context(
+            certificate,
+            key,
+            None,
+            ca_file=ca,
+            client_certificates="required",
+            minimum="1.2",
+            section="listener.tls",
+        )
+
+    make()
+    for values, setting, words in (
+        ({"certificate": nothing}, "certificate_file", "No such file"),
+        ({"certificate": empty}, "certificate_file", "holds no certificate"),
+        ({"certificate": node.key}, "certificate_file", "holds no certificate"),
+        ({"key": nothing}, "key_file", "No such file"),
+        ({"key": empty}, "key_file", "no key can be read"),
+        ({"key": modality.key}, "key_file", "is not that of the certificate"),
+        ({"key": None}, "certificate_file", "no key can be read"),
+        ({"ca": nothing}, "ca_file", "No such file"),
+        ({"ca": empty}, "ca_file", "holds no certificate"),
+    ):
+        with pytest.raises(ConfigError, match=words) as refused:
+            make(**values)
+        assert f"(listener.tls.{setting})" in str(refused.value)
