@@ -35,6 +35,8 @@ class Study(Base):
     first_received_at: Mapped[float]
     last_received_at: Mapped[float]
 
+    __table_args__ = (Index(None, "last_received_at", "study_instance_uid"),)
+
 
 class Series(Base):
     """A received series; ``state`` is a `m3node.jobs.ledger.states.SeriesState`."""
@@ -43,7 +45,7 @@ class Series(Base):
 
     series_instance_uid: Mapped[str] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(index=True)
-    state: Mapped[str]
+    state: Mapped[str] = mapped_column(index=True)
     instances: Mapped[int]
     first_received_at: Mapped[float]
     last_received_at: Mapped[float]
@@ -98,6 +100,8 @@ class Run(Base):
     finished_at: Mapped[float | None]
     updated_at: Mapped[float]
 
+    __table_args__ = (Index(None, "created_at", "run"), Index(None, "state", "created_at", "run"))
+
 
 class Object(Base):
     """A result object; ``kind`` is a `m3node.results.objects.ObjectKind`."""
@@ -138,7 +142,7 @@ class Delivery(Base):
     stored_at: Mapped[float | None]
     finished_at: Mapped[float | None]
 
-    __table_args__ = (Index(None, "destination", "state"),)
+    __table_args__ = (Index(None, "destination", "state"), Index(None, "state", "finished_at"))
 
 
 class Worker(Base):
