@@ -128,7 +128,8 @@ def _identify(element: ET.Element, head: _Head, at: float, again: int) -> None:
     _coded(element, "EventID", head.id)
     if head.type is not None:
         _coded(element, "EventTypeCode", head.type)
-    description = f"{head.description} ({again} times more)" if again else head.description
+    more = f" ({again} times more)" if again > 1 else " (once more)" if again else ""
+    description = f"{head.description}{more}"
     if description:
         ET.SubElement(element, "EventOutcomeDescription").text = clean(description)
 
