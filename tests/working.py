@@ -225,7 +225,7 @@ def _main(config: str, slot: str, manner: str, seconds: str) -> None:
     work.find = behaving
     jobs.work_on = noted
     settings = load(Path(config))
-    set_up("INFO", f"slot {slot}")
+    set_up(settings.log, f"slot {slot}")
     stop = threading.Event()
     stop_on_signals(stop, signal.SIGTERM)
     run_worker(settings, int(slot), stop)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from m3node import __version__
 from m3node.errors import ConfigError, M3NodeError
-from m3node.logs import set_up
+from m3node.logs import to_terminal
 
 COMMANDS: tuple[str, ...] = (
     *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover"),
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser(words[0] if words else "").parse_args(words)
     if argv is None:
         # A process of our own. Without it, what the DICOM libraries say goes to the terminal, values included.
-        set_up("WARNING", "m3node")
+        to_terminal("m3node")
     try:
         return int(arguments.handler(arguments))
     except ConfigError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from m3node.cli.options import add_config, add_data_dir, text_epilog
 from m3node.logs import set_up
+from m3node.metrics import counting
 from m3node.settings import Settings, load
 
 STOPPING = """\
@@ -92,13 +93,16 @@ def run_process(arguments: argparse.Namespace, name: str, work: Callable[[Settin
         "listener.ae_title": getattr(arguments, "ae_title", None),
     }
     settings = load(arguments.config, {key: value for key, value in flags.items() if value is not None})
-    set_up(settings.log.level, name)
+    settings = _portable(settings)
+    set_up(settings.log, name)
+    counting.start(settings, name)
+    counting.process_started(name)
     stop = threading.Event()
 
     from m3node.jobs.node.supervisor import stop_on_signals  # noqa: PLC0415 - keeps --help and --version quick
 
     stop_on_signals(stop, signal.SIGTERM, signal.SIGINT)
-    work(_portable(settings), stop)
+    work(settings, stop)
     return 0
 
 

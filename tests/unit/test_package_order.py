@@ -21,6 +21,7 @@ FLOW = (
         "faults",
         "identity",
         "layout",
+        "log_file",
         "logs",
         "notice",
         "process",

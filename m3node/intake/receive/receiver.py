@@ -26,6 +26,7 @@ from m3node.intake.receive.contexts import presentation_contexts
 from m3node.intake.receive.session import Session
 from m3node.intake.receive.spool import Spool
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import ListenerSettings, Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
     # A terminal and an init system signal the whole group; a receiver ends when the acceptor says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logs.set_up(settings.log.level, f"receiver {number}")
+    logs.set_up(settings.log, f"receiver {number}")
+    counting.start(settings, f"receiver-{number}")
     _config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for the log, whether it is shown or not
     receiver = Receiver(settings)
     threading.Thread(target=receiver.keep_touching, name="heartbeat", daemon=True).start()

@@ -20,6 +20,7 @@ from multiprocessing.context import SpawnProcess
 
 from m3node.errors import M3NodeError
 from m3node.logs import describe, set_up
+from m3node.metrics import counting
 from m3node.process import die_with_parent
 from m3node.settings import Settings
 
@@ -142,6 +143,7 @@ class Supervisor:
         child.process = process
         child.reports = reports
         child.started = time.monotonic()
+        counting.process_started(child.role.name)
         _log.info("started %s (process %d)", child.role.name, process.pid)
 
     def _try_to_start(self, child: _Child) -> None:
@@ -267,7 +269,8 @@ def _main(role: Role, settings: Settings, reports: connection.Connection, parent
     stop = threading.Event()
     stop_on_signals(stop, signal.SIGTERM)
     die_with_parent(parent)
-    set_up(settings.log.level, role.name)
+    set_up(settings.log, role.name)
+    counting.start(settings, role.name)
     try:
         role.target(settings, stop, reports.send)
     except M3NodeError as error:
