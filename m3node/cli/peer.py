@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from m3node.delivery.address import Peer, parse_ae_title, parse_peer
-from m3node.delivery.store_scu import Timeouts
+from m3node.delivery.address import Peer, Timeouts, parse_ae_title, parse_peer
 from m3node.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""Peers as people write them: ``AE@HOST:PORT``."""
+"""Whom to call, and how: from the settings, or as people write it, ``AE@HOST:PORT``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 from m3node.errors import ConfigError
+from m3node.settings import DeliverySettings, Destination, TlsVersion
+from m3node.tls.calling import Terms
 
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 """PS3.5 6.2, AE: printable ASCII without a backslash."""
@@ -13,15 +15,63 @@ _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A DICOM application entity and where it listens."""
+    """A DICOM application entity and where it listens.
+
+    Attributes
+    ----------
+    tls : Terms or None
+        How it is called over TLS; in the clear without it.
+    """
 
     ae_title: str
     host: str
     port: int
+    tls: Terms | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.ae_title}@{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds: for a connection and its acceptance, and for each answer."""
+
+    connect: float = 10.0
+    response: float = 30.0
+
+
+def timeouts_of(delivery: DeliverySettings) -> Timeouts:
+    """Return how long to wait for destinations."""
+    return Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds)
+
+
+def peer_of(destination: Destination, minimum: TlsVersion) -> Peer:
+    """Return whom to call for a destination that has an AE title.
+
+    Parameters
+    ----------
+    destination : Destination
+        From the settings.
+    minimum : str
+        The oldest version of TLS, ``delivery.tls_minimum``.
+    """
+    tls = terms_of(destination, minimum) if destination.tls else None
+    return Peer(destination.ae_title or "", destination.host, destination.port, tls)
+
+
+def terms_of(destination: Destination, minimum: TlsVersion) -> Terms:
+    """Return how a destination is called over TLS."""
+    return Terms(
+        ca_file=destination.ca_file,
+        name=destination.tls_name,
+        pins=destination.certificate_sha256,
+        client_certificate_file=destination.client_certificate_file,
+        client_key_file=destination.client_key_file,
+        client_key_password_file=destination.client_key_password_file,
+        minimum=minimum,
+        section=f"destination {destination.name}",
+    )
 
 
 def parse_ae_title(text: str) -> str:
@@ -49,7 +99,7 @@ def parse_peer(text: str) -> Peer:
     Examples
     --------
     >>> parse_peer("ORTHANC@127.0.0.1:4242")
-    Peer(ae_title='ORTHANC', host='127.0.0.1', port=4242)
+    Peer(ae_title='ORTHANC', host='127.0.0.1', port=4242, tls=None)
     >>> parse_peer("PACS@[::1]:104").host
     '::1'
     """

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from pydicom.uid import generate_uid
 
-from m3node.delivery.address import Peer
+from m3node.delivery.address import peer_of, timeouts_of
 from m3node.delivery.back_off import back_off, gives_up
 from m3node.delivery.commitment_reports import (
     act_on_reports,
@@ -31,7 +31,6 @@ from m3node.delivery.commitment_scu import Asked, AskVerdict, request
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, as_filed, box_of, file_sent, rewrite
 from m3node.delivery.state import DeliveryState
-from m3node.delivery.store_scu import Timeouts
 from m3node.faults import fault_point
 from m3node.intake.receive.commitment import Committed, keep_report, report_file
 from m3node.layout import DataLayout
@@ -125,11 +124,11 @@ def _ask(layout: DataLayout, destination: Destination, asking: Entry, settings: 
         fault_point("commit.after")
 
     return request(
-        Peer(destination.ae_title or "", destination.host, destination.port),
+        peer_of(destination, delivery.tls_minimum),
         delivery.calling_ae_title or settings.listener.ae_title,
         [Committed(asking.sop_class_uid, asking.sop_instance_uid)],
         asking.transaction_uid,
-        Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds),
+        timeouts_of(delivery),
         on_answer=note_answer,
         on_report=lambda report: keep_report(layout, report),
         linger_seconds=LINGER_SECONDS,

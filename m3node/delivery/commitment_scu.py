@@ -17,8 +17,8 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
 
-from m3node.delivery.address import Peer
-from m3node.delivery.store_scu import Timeouts, associate
+from m3node.delivery.address import Peer, Timeouts
+from m3node.delivery.association import associate
 from m3node.errors import DeliveryError, InputRejected
 from m3node.intake.receive import status as receive_status
 from m3node.intake.receive.commitment import EVENT_ALL_STORED, EVENT_SOME_FAILED, Committed, Report, parse_report

@@ -16,13 +16,13 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from m3node.delivery.address import Peer
+from m3node.delivery.address import peer_of, timeouts_of
 from m3node.delivery.reach import Reach
 from m3node.delivery.starts import Starts
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Syntax, Timeouts
+from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Syntax
 from m3node.delivery.stow import StowService
-from m3node.settings import Destination, Settings
+from m3node.settings import DeliverySettings, Destination, Settings
 
 LINGER_SECONDS = 2.0
 """How long a connection waits for the next object: an association for each would take four times as long."""
@@ -51,10 +51,10 @@ class _Line(Protocol):
 class _DicomLine:
     """C-STORE over one association at a time."""
 
-    def __init__(self, destination: Destination, calling_ae_title: str, timeouts: Timeouts) -> None:
-        self._peer = Peer(destination.ae_title or "", destination.host, destination.port)
+    def __init__(self, destination: Destination, calling_ae_title: str, delivery: DeliverySettings) -> None:
+        self._peer = peer_of(destination, delivery.tls_minimum)
         self._title = calling_ae_title
-        self._timeouts = timeouts
+        self._timeouts = timeouts_of(delivery)
         self._syntaxes = _usual_syntaxes(destination)
         self._stack = ExitStack()
         self._association: StoreAssociation | None = None
@@ -112,7 +112,7 @@ class Courier:
         self.reach = Reach(delivery)
         self.starts = Starts()
         self._title = delivery.calling_ae_title or settings.listener.ae_title
-        self._timeouts = Timeouts(connect=delivery.connect_seconds, response=delivery.response_seconds)
+        self._delivery = delivery
         self._linger = linger
         self._held: dict[Destination, _Held] = {}
         self._lock = threading.Lock()
@@ -157,8 +157,8 @@ class Courier:
             if destination not in self._held:
                 line: _Line
                 if destination.url:
-                    line = StowService(destination, self._timeouts)
+                    line = StowService(destination, self._delivery)
                 else:
-                    line = _DicomLine(destination, self._title, self._timeouts)
+                    line = _DicomLine(destination, self._title, self._delivery)
                 self._held[destination] = _Held(line)
             return self._held[destination]

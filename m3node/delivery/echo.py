@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined] # made at run time
 
-from m3node.delivery.address import Peer
-from m3node.delivery.store_scu import Timeouts, associate
+from m3node.delivery.address import Peer, Timeouts
+from m3node.delivery.association import associate
 from m3node.errors import DeliveryError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import MAX_CONTEXTS, Sendable, Sent, StoreAssociation, Syntax, Timeouts, sendable
+from m3node.delivery.store_scu import MAX_CONTEXTS, Sendable, Sent, StoreAssociation, Syntax, sendable
 from m3node.errors import DeliveryError
 
 Told = Callable[[int, int], None]

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import socket
-import threading
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.association import Association
-from pynetdicom.dul import DULServiceProvider
 from pynetdicom.presentation import PresentationContext, build_context
 
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
+from m3node.delivery.association import associate
 from m3node.delivery.status import Verdict, judge_status
 from m3node.errors import DeliveryError
-from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-
-_log = logging.getLogger(__name__)
 
 MAX_CONTEXTS = 128
 """Presentation context IDs are the odd numbers of 1 to 255 (PS3.8 9.3.2.2)."""
 
 HANG_UP_SECONDS = 1.0
-
-_entities: weakref.WeakSet[AE] = weakref.WeakSet()
-"""Our sides of associations."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,14 +50,6 @@ class Sendable:
     path: Path
     syntax: Syntax
     sop_instance_uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long to wait, in seconds: for a connection and its acceptance, and for each answer."""
-
-    connect: float = 10.0
-    response: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,111 +188,6 @@ class StoreAssociation:
             return Sent(Verdict.AGAIN, None, "no answer, or one without a status", unknown=True)
         verdict, words = judge_status(int(answer.Status))
         return Sent(verdict, int(answer.Status), words)
-
-
-def associate(
-    peer: Peer, calling_ae_title: str, contexts: list[PresentationContext], timeouts: Timeouts
-) -> Association:
-    """Open an association.
-
-    Returns
-    -------
-    Association
-        Open; or closed already, because the peer accepted none of its contexts or hung up at once.
-
-    Raises
-    ------
-    DeliveryError
-        There is no connection, no answer, or the association is rejected; trying again may help, once the network or
-        the peer's configuration is put right.
-    """
-    ae = AE(ae_title=calling_ae_title)
-    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    ae.implementation_version_name = IMPLEMENTATION_VERSION
-    ae.connection_timeout = timeouts.connect
-    ae.acse_timeout = timeouts.connect
-    ae.dimse_timeout = timeouts.response
-    ae.network_timeout = timeouts.response + 10.0
-
-    connected = False
-
-    def tune(event: evt.Event) -> None:
-        nonlocal connected
-        connected = True
-        transport = event.assoc.dul.socket.socket  # type: ignore[union-attr] # open, as the event says
-        # Without it each object's last segment waits for an acknowledgement: half the speed.
-        transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
-        # A peer that stops reading must end in an error, not in a thread that blocks in send for ever.
-        transport.settimeout(timeouts.response)  # type: ignore[union-attr]
-
-    _entities.add(ae)
-    try:
-        association = ae.associate(
-            peer.host,
-            peer.port,
-            contexts=contexts,
-            ae_title=peer.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, tune)],
-        )
-    except OSError as error:  # the host's name does not resolve
-        raise DeliveryError(f"no connection to {peer}: {error.strerror}", retryable=True) from error
-    except KeyboardInterrupt:
-        _hang_up({ae})
-        raise
-    except UnicodeError as error:  # it cannot even be looked up
-        raise DeliveryError(
-            f"no connection to {peer}: {peer.host!r} cannot be a host's name", retryable=True
-        ) from error
-    _keep_answers_for_who_waits(association)
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        raise DeliveryError(f"{peer} rejects the association: {answer.reason_str}", retryable=True)
-    if association.is_established or answer is not None:
-        return association
-    if connected:
-        raise DeliveryError(f"{peer} does not answer the association request as a DICOM peer", retryable=True)
-    raise DeliveryError(f"no connection to {peer}: {_why(peer, timeouts)}", retryable=True)
-
-
-def hang_up_all() -> None:
-    """Cut every association of this process that is still open: what they were sending is sent again some day.
-
-    pynetdicom's provider threads are not daemons: one that waits for a peer keeps a process from ending.
-    """
-    _hang_up(set(_entities))
-
-
-def _hang_up(entities: set[AE]) -> None:
-    for thread in threading.enumerate():
-        if isinstance(thread, DULServiceProvider) and thread.assoc.ae in entities:
-            thread.kill_dul()
-
-
-def _keep_answers_for_who_waits(association: Association) -> None:
-    """Let nobody but a ``send_c_*`` that waits for it take a message off the association's queue.
-
-    pynetdicom's reactor thread polls the same queue for requests of the peer. ``send_c_*`` pauses it, but a reactor
-    that was let go a moment before still says that it is paused: now and then, on a busy machine, it takes the answer
-    and drops it, and the sender waits for its whole timeout. A peer has no request to make of a storage SCU, so the
-    reactor, which never blocks, finds nothing.
-    """
-    take = association.dimse.get_msg
-
-    def get_msg(block: bool = False) -> Any:
-        return take(block=True) if block else (None, None)
-
-    association.dimse.get_msg = get_msg  # type: ignore[method-assign]
-
-
-def _why(peer: Peer, timeouts: Timeouts) -> str:
-    """Say what pynetdicom only logs: why the connection failed."""
-    try:
-        with socket.create_connection((peer.host, peer.port), timeout=timeouts.connect):
-            return "the connection was lost"
-    except TimeoutError:
-        return "the host does not answer"
-    except OSError as error:
-        return error.strerror or type(error).__name__
 
 
 def _holds(contexts: Iterable[PresentationContext], syntax: Syntax) -> bool:

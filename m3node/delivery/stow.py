@@ -14,15 +14,20 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client.web import DICOMwebClient
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 
+from m3node.delivery.address import Timeouts, terms_of, timeouts_of
+from m3node.delivery.https import mount, why_lost
 from m3node.delivery.status import Verdict, judge_status
-from m3node.delivery.store_scu import Sendable, Sent, Timeouts
-from m3node.errors import DeliveryError
-from m3node.settings import Destination
+from m3node.delivery.store_scu import Sendable, Sent
+from m3node.errors import ConfigError, DeliveryError
+from m3node.settings import DeliverySettings, Destination
+from m3node.tls.calling import HandshakeError, Terms
+from m3node.tls.contexts import PinError
 
 ANSWER_BYTES = 1 << 20
 """More of an answer than this is not read."""
@@ -45,13 +50,14 @@ class StowService:
     destination : Destination
         One with ``url``. Its files of secrets and certificates are read when a connection is opened, so that new ones
         are taken without a restart.
-    timeouts : Timeouts
-        For the connection, and for the whole answer.
+    delivery : DeliverySettings
+        How long to wait for the connection and for the whole answer, and the oldest version of TLS.
     """
 
-    def __init__(self, destination: Destination, timeouts: Timeouts) -> None:
+    def __init__(self, destination: Destination, delivery: DeliverySettings) -> None:
         self._destination = destination
-        self._timeouts = timeouts
+        self._timeouts = timeouts_of(delivery)
+        self._terms = terms_of(destination, delivery.tls_minimum)
         self._client: _ExactBytes | None = None
 
     def send(self, item: Sendable) -> Sent:
@@ -67,9 +73,12 @@ class StowService:
         except OSError as error:
             return Sent(Verdict.AGAIN, None, f"cannot be sent: {type(error).__name__}")
         if self._client is None:
-            self._client = _ExactBytes(self._destination, self._timeouts)
+            self._client = _ExactBytes(self._destination, self._timeouts, self._terms)
         try:
             status, retry_after, body = self._client.store(content)
+        except (HandshakeError, PinError, ConfigError) as error:
+            self.close()
+            raise self._unreachable(str(error)) from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             self.close()
             return self._lost(error)
@@ -88,7 +97,9 @@ class StowService:
         """Say what became of an object when there is no answer; raise when it cannot have left."""
         reason = getattr(error.args[0], "reason", None) if error.args else None
         if isinstance(error, requests.exceptions.SSLError):
-            raise self._unreachable("its certificate, or ours, is not accepted") from error
+            # Behind the handshake: TLS 1.3 asks for our certificate only then, and a request without it is not read.
+            url = urlsplit(self._destination.url)
+            raise self._unreachable(why_lost(error, (url.hostname or "", url.port or 443), self._terms)) from error
         if isinstance(error, requests.ConnectTimeout):
             raise self._unreachable("the host does not answer") from error
         if isinstance(reason, NameResolutionError):
@@ -97,8 +108,6 @@ class StowService:
             raise self._unreachable("connection refused") from error
         if isinstance(error, ValueError):
             raise self._unreachable("its url cannot be used") from error
-        if not isinstance(error, (requests.RequestException, HTTPError)):
-            raise self._unreachable(f"a certificate file cannot be read: {type(error).__name__}") from error
         return Sent(Verdict.AGAIN, None, f"no answer, or half of one ({type(error).__name__})", unknown=True)
 
     def _unreachable(self, why: str) -> DeliveryError:
@@ -108,12 +117,12 @@ class StowService:
 class _ExactBytes(DICOMwebClient):
     """Sends files as they are; the library's ``store_instances`` would decode and encode them anew."""
 
-    def __init__(self, destination: Destination, timeouts: Timeouts) -> None:
+    def __init__(self, destination: Destination, timeouts: Timeouts, terms: Terms) -> None:
         self._seconds = timeouts.response
         self._target = f"{destination.url.rstrip('/')}/studies"
         super().__init__(
             destination.url,
-            session=_session(destination),
+            session=_session(destination, terms),
             timeout=(timeouts.connect, timeouts.response),
             # Above it the library would send without a Content-Length, which some services refuse.
             chunk_size=2**40,
@@ -152,16 +161,12 @@ class _ExactBytes(DICOMwebClient):
         return body
 
 
-def _session(destination: Destination) -> requests.Session:
+def _session(destination: Destination, terms: Terms) -> requests.Session:
     session = requests.Session()
-    # No proxy of the environment; no .netrc, which would take the place of our credentials; no REQUESTS_CA_BUNDLE.
+    # No proxy of the environment; no .netrc, which would take the place of our credentials.
     session.trust_env = False
+    mount(session, terms)
     session.headers["Accept"] = "application/dicom+json"
-    session.verify = str(destination.ca_file) if destination.ca_file is not None else True
-    if destination.client_certificate_file is not None:
-        key = destination.client_key_file
-        certificate = str(destination.client_certificate_file)
-        session.cert = (certificate, str(key)) if key is not None else certificate
     if destination.password_file is not None:
         # By hand: the library writes Latin-1, and fails with a password that has none.
         pair = f"{destination.user}:{_secret(destination, destination.password_file)}".encode()

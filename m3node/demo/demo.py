@@ -11,9 +11,8 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.send import find_sendable, send
-from m3node.delivery.store_scu import Timeouts
 from m3node.demo.archive import Archive, Kept
 from m3node.demo.comparison import Comparison, compare
 from m3node.demo.node import SCANNER, DemoError, Node

@@ -12,8 +12,8 @@ from pynetdicom import AE
 from pynetdicom.presentation import PresentationContext
 
 from documents.markers import table
-from m3node.delivery import commitment_scu, echo, store_scu
-from m3node.delivery.address import Peer
+from m3node.delivery import association, commitment_scu, echo
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.commitment import LINGER_SECONDS as REPORT_SECONDS
 from m3node.delivery.courier import LINGER_SECONDS
 from m3node.delivery.status import _MEANINGS as STORE_MEANINGS
@@ -181,12 +181,12 @@ def _asked(ask: Callable[[], object]) -> tuple[list[PresentationContext], AE]:
     """What would be proposed, and by which application entity; nobody is connected to."""
     asked: list[tuple[list[PresentationContext], AE]] = []
 
-    class Asking(AE):
+    class Asking(association.Entity):
         def associate(self, *_: object, contexts: list[PresentationContext], **__: object) -> Any:
             asked.append((contexts, self))
             raise OSError("nothing is sent")
 
-    with patch.object(store_scu, "AE", Asking):
+    with patch.object(association, "Entity", Asking):
         ask()
     return asked[0]
 
@@ -194,7 +194,7 @@ def _asked(ask: Callable[[], object]) -> tuple[list[PresentationContext], AE]:
 def _asked_for_echo() -> tuple[list[PresentationContext], AE]:
     def ask() -> None:
         try:
-            echo.echo(Peer("PACS", "127.0.0.1", 104), "M3NODE", store_scu.Timeouts())
+            echo.echo(Peer("PACS", "127.0.0.1", 104), "M3NODE", Timeouts())
         except DeliveryError:
             return
 
@@ -208,7 +208,7 @@ def _asked_for_commitment() -> tuple[list[PresentationContext], AE]:
             "M3NODE",
             [],
             "1.2",
-            store_scu.Timeouts(),
+            Timeouts(),
             on_answer=lambda: None,
             on_report=lambda report: None,
             linger_seconds=0.0,

@@ -10,14 +10,14 @@ from pathlib import Path
 from orthanc import Orthanc, start_orthanc
 
 from fake_pacs import make_run
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.commitment import act_on_reports, after_store
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, waiting
 from m3node.delivery.queueing import enqueue
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import StoreAssociation, sendable
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.commitment import acted_file, read_report
 from m3node.layout import DataLayout

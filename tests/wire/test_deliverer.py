@@ -14,11 +14,11 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs, make_run
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, file_sent
 from m3node.delivery.rounds import Round
-from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import StoreAssociation, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from waiting import wait_for

@@ -30,14 +30,14 @@ from pynetdicom.dimse_messages import C_STORE_RSP
 from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, fake_pacs, make_run
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry, from_json
 from m3node.delivery.outbox import box_of, put_off, waiting
 from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, sendable
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination

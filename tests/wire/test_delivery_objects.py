@@ -17,11 +17,11 @@ from pynetdicom import _config, evt
 from pynetdicom.events import Event
 
 from fake_pacs import COMPREHENSIVE_3D_SR, RESULT_CLASSES, fake_pacs, make_run
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.queueing import enqueue
 from m3node.delivery.recall import cancel
 from m3node.delivery.rounds import Round
-from m3node.delivery.store_scu import StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import StoreAssociation, sendable
 from m3node.identity import IMPLEMENTATION_CLASS_UID
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind

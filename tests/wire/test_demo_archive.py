@@ -8,11 +8,11 @@ import pytest
 from pynetdicom.events import Event
 
 from fake_pacs import make_run
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.echo import echo
 from m3node.delivery.send import send
 from m3node.delivery.status import Verdict
-from m3node.delivery.store_scu import Sendable, StoreAssociation, Timeouts, sendable
+from m3node.delivery.store_scu import Sendable, StoreAssociation, sendable
 from m3node.demo.archive import Archive
 from m3node.demo.node import DemoError, Node
 from m3node.layout import DataLayout

@@ -12,10 +12,10 @@ from pynetdicom.events import Event
 
 from fake_pacs import fake_pacs
 from m3node.cli.main import main
-from m3node.delivery.address import Peer
+from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.echo import echo
 from m3node.delivery.send import find_sendable, send
-from m3node.delivery.store_scu import StoreAssociation, Timeouts
+from m3node.delivery.store_scu import StoreAssociation
 from m3node.errors import DeliveryError
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from ports import free_port

@@ -339,15 +339,15 @@ def test_a_service_that_is_not_who_it_should_be_gets_nothing(
     layout: DataLayout, authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path / "stranger")
-    for context, file in (
-        (stranger.server(), authority.file),
-        (authority.server("elsewhere.example"), authority.file),
-        (authority.server(), None),
+    for context, file, why in (
+        (stranger.server(), authority.file, f"is not signed by an authority in ca_file ({authority.file})"),
+        (authority.server("elsewhere.example"), authority.file, "is not 127.0.0.1, but elsewhere.example"),
+        (authority.server(), None, "is not signed by an authority of this system: set ca_file"),
     ):
         with stow_server(tls=context) as web:
             destination = web.destination(ca_file=file)
             queue_one(layout, destination)
-            assert go(layout, destination).unreachable.endswith("its certificate, or ours, is not accepted")
+            assert why in go(layout, destination).unreachable
             assert web.arrived == []
         wait_for(lambda: one_left(layout).not_before < time.time())
 
@@ -356,7 +356,7 @@ def test_a_service_that_wants_our_certificate_gets_it(layout: DataLayout, author
     with stow_server(tls=authority.server(mutual=True)) as web:
         bare = web.destination(ca_file=authority.file)
         queue_one(layout, bare)
-        assert go(layout, bare).unreachable
+        assert go(layout, bare).unreachable.endswith("it wants a certificate of ours: set client_certificate_file")
         wait_for(lambda: one_left(layout).not_before < time.time())
         armed = web.destination(
             ca_file=authority.file, client_certificate_file=authority.client, client_key_file=authority.key
@@ -367,7 +367,8 @@ def test_a_service_that_wants_our_certificate_gets_it(layout: DataLayout, author
 def test_a_certificate_file_that_is_gone_is_said_and_not_raised(layout: DataLayout, tmp_path: Path) -> None:
     web = Destination(name="web", url=f"https://127.0.0.1:{free_port()}/x", ca_file=tmp_path / "gone.pem")
     queue_one(layout, web)
-    assert go(layout, web).unreachable.endswith("a certificate file cannot be read: OSError")
+    why = f"cannot read {tmp_path}/gone.pem: No such file or directory (ca_file of destination web)"
+    assert go(layout, web).unreachable.endswith(why)
 
 
 def test_no_word_of_the_answer_comes_into_the_outbox(layout: DataLayout) -> None:

@@ -8,11 +8,11 @@ import threading
 import time
 from pathlib import Path
 
+from m3node.delivery.association import hang_up_all
 from m3node.delivery.commitment import act_on_reports, review_stored
 from m3node.delivery.courier import Courier
 from m3node.delivery.outbox import Box, waiting
 from m3node.delivery.state import ENDS
-from m3node.delivery.store_scu import hang_up_all
 from m3node.errors import DatabaseError
 from m3node.jobs.engine import deliveries, names, setup
 from m3node.jobs.engine.desk import Desk
