@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3node.intake.receive import gathered
-from m3node.intake.receive.gathered import IN_MEMORY, Gathered
+from m3node.intake.receive.gathered import IN_MEMORY, Gathered, TooLargeError
 
 
 @settings(deadline=None)
@@ -51,6 +51,46 @@ def test_memory_is_bounded_and_nothing_is_left_in_the_folder(tmp_path: Path) -> 
     assert view[-len(block) :] == block
     assert list(tmp_path.iterdir()) == []
     bytes_.release()
+
+
+@settings(deadline=None)
+@given(
+    runs=st.lists(st.lists(st.binary(max_size=50), max_size=12), max_size=4),
+    in_memory=st.integers(0, 300),
+    most=st.integers(0, 300),
+)
+def test_what_is_larger_than_it_may_be_is_dropped_whole_and_the_next_one_is_not(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[list[bytes]], in_memory: int, most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(gathered, "IN_MEMORY", in_memory)
+        bytes_ = Gathered(tmp_path_factory.getbasetemp())
+        bytes_.most, bytes_.most_setting = most, "the setting"
+        for fragments in runs:
+            bytes_.clear()
+            for fragment in fragments:
+                bytes_.add(memoryview(fragment))
+            whole = b"".join(fragments)
+            assert bytes(bytes_.view()) == (whole if len(whole) <= most else b"")
+            assert isinstance(bytes_.trouble, TooLargeError) == (len(whole) > most)
+        bytes_.release()
+
+
+def test_of_what_is_too_large_neither_memory_nor_disk_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_ = Gathered(tmp_path)
+    bytes_.most = 3_000_000
+    block = memoryview(os.urandom(1024 * 1024))
+    tracemalloc.start()
+    try:
+        with monkeypatch.context() as no_disk:
+            no_disk.setattr(os, "writev", _refuse)
+            for _ in range(1000):
+                bytes_.add(block)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8_000_000
+    assert isinstance(bytes_.trouble, TooLargeError)
 
 
 def test_a_full_disk_is_remembered_until_the_next_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,8 @@ class StoreRequest:
     urgent : bool
         Whether Priority (0000,0700) is HIGH.
     trouble : OSError or None
-        Why there is no data set although one was sent: the disk refused what is too large for the memory.
+        Why there is no data set although one was sent: it is larger than it may be, or the disk refused what is too
+        large for the memory.
     """
 
     context_id: int
@@ -184,6 +185,10 @@ class RequestAssembler:
         self._pending, self._context_id = values, context_id
         self._gathered.clear()
         return None
+
+    def limit(self, most: int, setting: str) -> None:
+        """Keep no data set that is larger; `setting` is why, for the answer."""
+        self._gathered.most, self._gathered.most_setting = most, setting
 
     def release(self) -> None:
         """Give memory and disk back; no more requests are put together."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -20,6 +21,13 @@ IN_MEMORY = 16 * 1024 * 1024
 """The most that an association holds in memory of what it receives."""
 
 _FIRST = 1024 * 1024
+
+
+class TooLargeError(OSError):
+    """A data set is larger than its sender may send."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(errno.EFBIG, f"larger than {setting}")
 
 
 class Gathered:
@@ -34,6 +42,10 @@ class Gathered:
 
     Attributes
     ----------
+    most : int
+        Bytes; of a run that is longer nothing is kept, in memory or on disk.
+    most_setting : str
+        The setting that this comes from, and its value.
     trouble : OSError or None
         Why not all of the bytes are here.
     """
@@ -44,6 +56,8 @@ class Gathered:
         self._buffer = bytearray()
         self._length = 0
         self._file: BinaryIO | None = None
+        self.most = sys.maxsize
+        self.most_setting = ""
         self.trouble: OSError | None = None
 
     def clear(self) -> None:
@@ -58,10 +72,14 @@ class Gathered:
         self._buffer = bytearray()
 
     def add(self, fragment: memoryview) -> None:
-        """Append bytes; what the disk refuses is dropped, and `trouble` says so."""
+        """Append bytes; what is too large or what the disk refuses is dropped, and `trouble` says so."""
         if self.trouble is not None:
             return
         end = self._length + len(fragment)
+        if end > self.most:
+            self._close()
+            self.trouble = TooLargeError(self.most_setting)
+            return
         if end > IN_MEMORY:
             try:
                 self._add_to_file(fragment)
