@@ -44,7 +44,7 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_that_waits_gives_way(
             if oldest is not None:
                 assert oldest == (waiting[0], owners[waiting[0]])
                 gone([oldest[0]])
-            owners[table.add(which)] = which
+            owners[table.add(which, "10.1.2.3")] = which
         elif what == "admit":
             grant = table.admit(which, title)
             if which not in owners or which in titles:
@@ -63,6 +63,8 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_that_waits_gives_way(
             dead = [number for number, owner in owners.items() if owner == which]
             assert table.remove_owner(which) == len(titles.keys() & set(dead))
             gone(dead)
+        known = {number: table.of(number) for number in range(31)}
+        assert {number: node.ae_title for number, node in known.items() if node} == titles
         assert table.waiting == len(owners) - len(titles) <= max_waiting
         assert table.associations == len(titles) <= max_associations
         assert [table.load(owner) for owner in range(3)] == [list(owners.values()).count(owner) for owner in range(3)]

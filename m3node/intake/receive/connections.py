@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from m3node.audit.events import Node
+
 Grant = Literal["granted", "all", "caller", "gone"]
 """``granted``; ``all`` or ``caller`` when as many as allowed are open in all, or of this title; ``gone`` when the
 connection is not there any more."""
@@ -19,6 +21,7 @@ connection is not there any more."""
 @dataclass(slots=True)
 class _Connection:
     owner: int
+    address: str
     title: str | None = None
 
 
@@ -55,17 +58,19 @@ class Connections:
         """How many are admitted."""
         return len(self._connections) - len(self._waiting)
 
-    def add(self, owner: int) -> int:
+    def add(self, owner: int, address: str) -> int:
         """Add a connection that waits; return its number, which no other one ever has.
 
         Parameters
         ----------
         owner : int
             The receiver that serves it.
+        address : str
+            Of the peer.
         """
         number = self._next
         self._next += 1
-        self._connections[number] = _Connection(owner)
+        self._connections[number] = _Connection(owner, address)
         self._waiting[number] = None
         self._of_owner[owner] += 1
         return number
@@ -98,6 +103,13 @@ class Connections:
         del self._waiting[number]
         self._open[title] += 1
         return "granted"
+
+    def of(self, number: int) -> Node | None:
+        """Whose association it is; None when it is none, or not there any more."""
+        connection = self._connections.get(number)
+        if connection is None or connection.title is None:
+            return None
+        return Node(connection.title, connection.address)
 
     def remove(self, number: int) -> None:
         """Take a connection off the list; one that is off already may be named again."""
