@@ -119,6 +119,11 @@ def archive() -> Iterator[FakePacs]:
         yield pacs
 
 
+def allowed(path: Path) -> tuple[bytes, ...]:
+    """The audit trail has the patient ID, as the standard wants it, and nothing else of the patient."""
+    return (IDENTIFIER.encode(),) if path.parent.name == "audit" else ()
+
+
 def spilled(*folders: Path) -> list[str]:
     """Every file beside DICOM objects and pictures, and every name, that holds something of the patient."""
     found = []
@@ -127,7 +132,8 @@ def spilled(*folders: Path) -> list[str]:
             if any(secret in os.fsencode(path.relative_to(folder)) for secret in SECRETS):
                 found.append(f"name {path}")
             if path.is_file() and path.suffix not in (".dcm", ".zip", ".png"):
-                found += [f"{secret!r} in {path}" for secret in SECRETS if secret in path.read_bytes()]
+                content, fine = path.read_bytes(), allowed(path)
+                found += [f"{secret!r} in {path}" for secret in SECRETS if secret in content and secret not in fine]
     return found
 
 

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from m3node.audit.trail import AuditTrail
 from m3node.errors import M3NodeError, ResultError
 from m3node.intake.keeper.answering import Answering, Content, Record
 from m3node.intake.keeper.completeness import patience
 from m3node.intake.keeper.index import Index, SeriesRecord, Settled, series_files, spooled_series, stat_line
 from m3node.intake.keeper.purging import Disposable, Held, none_of_them, purge
 from m3node.intake.keeper.register import Register
+from m3node.intake.keeper.transfers import Transfers
 from m3node.intake.keeper.urgency import is_urgent
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader
 from m3node.intake.series import sop_classes
@@ -89,6 +91,7 @@ class Keeper:
             clock=clock,
         )
         self._answering = Answering(self._layout, settings, self._index, record=record, content_digest=content_digest)
+        self._transfers = Transfers(self._layout, AuditTrail(settings, process="keeper"))
         self._disposable = disposable
         self._clock = clock
         self._arrivals: dict[str, _Arrivals] = {}
@@ -129,6 +132,7 @@ class Keeper:
     def _follow_leases(self) -> None:
         for event in self._leases.poll():
             if isinstance(event, ArrivalEvent):
+                self._transfers.arrived(event)
                 arrivals = self._arrivals.setdefault(event.series, _Arrivals())
                 arrivals.paths[self._layout.root / event.path] = None
                 arrivals.urgent = arrivals.urgent or event.urgent
@@ -140,6 +144,7 @@ class Keeper:
         if self._arrivals:
             return  # a lease says more than the spool: it stays until all of it is in the index
         for lease in self._leases.finished(time.time()):
+            self._transfers.ended(lease)
             lease.path.unlink(missing_ok=True)
 
     def _take_in_arrivals(self) -> None:

@@ -3,7 +3,7 @@
 One file an association, ``associations/<id>.jsonl``, written by the receiver that serves it and read by the keeper::
 
     {"calling": …, "called": …, "peer": …, "pid": …, "started": …, "opened_at": …}
-    {"path": "spool/<study>/<series>/<sop>.dcm", "status": "new", "at": …}     and "stat": true, where it is urgent
+    {"path": "spool/<study>/<series>/<sop>.dcm", "status": "new", "at": …, "class": …}   and "stat": true, where urgent
     {"closed": …}
 
 While the association is open, the receiver touches the file about every second. A receiver that is killed touches it
@@ -81,7 +81,7 @@ class OpenLease:
             self.path.unlink()
             raise
 
-    def append(self, path: str, status: str, *, urgent: bool = False) -> None:
+    def append(self, path: str, status: str, *, urgent: bool = False, sop_class: str = "") -> None:
         """Add a stored instance.
 
         Parameters
@@ -92,8 +92,11 @@ class OpenLease:
             ``new``, ``duplicate`` or ``revision``.
         urgent : bool
             Whether its sender asked for high priority.
+        sop_class : str
+            Its SOP Class UID.
         """
-        self._write({"path": path, "status": status, "at": time.time()} | ({"stat": True} if urgent else {}))
+        line = {"path": path, "status": status, "at": time.time(), "class": sop_class}
+        self._write(line | ({"stat": True} if urgent else {}))
 
     def touch(self) -> None:
         """Say that the association is still open; a disk that refuses makes it look dead, which harms nobody."""
@@ -136,6 +139,8 @@ class ArrivalEvent:
         Seconds since the epoch.
     urgent : bool
         Whether its sender asked for high priority.
+    sop_class : str
+        Its SOP Class UID; empty in leases of older releases.
     """
 
     association: str
@@ -144,6 +149,12 @@ class ArrivalEvent:
     status: str
     at: float
     urgent: bool = False
+    sop_class: str = ""
+
+    @property
+    def study(self) -> str:
+        """Study Instance UID: the name of the folder above that of the series."""
+        return Path(self.path).parent.parent.name
 
     @property
     def series(self) -> str:
@@ -332,6 +343,7 @@ def _event(lease: Lease, line: dict[str, Any]) -> ArrivalEvent | ClosedEvent:
         status=line["status"],
         at=line["at"],
         urgent=line.get("stat") is True,
+        sop_class=line.get("class", ""),
     )
     lease.stored += 1
     lease.last_series = event.series

@@ -28,6 +28,7 @@ from m3node.intake.receive.loop import ServedAssociation
 from m3node.intake.receive.peer import Peer
 from m3node.intake.receive.spool import Spool
 from m3node.intake.receive.status import Answer
+from m3node.intake.receive.tls_socket import TlsConnection
 from m3node.intake.uid import is_uid
 from m3node.layout import DataLayout
 
@@ -71,6 +72,8 @@ class Session:
         The accepted connection.
     over_limit : bool
         Whether to reject for want of room.
+    tls : TlsConnection, optional
+        Where it came over TLS, and hands have been shaken.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Session:
         connection: socket.socket,
         *,
         over_limit: bool,
+        tls: TlsConnection | None = None,
     ) -> None:
         self._admission = admission
         self._spool = spool
@@ -89,11 +93,17 @@ class Session:
         self._leases = leases
         self._over_limit = over_limit
         self._calling = ""
-        self._peer = Peer(connection.getpeername()[0])
+        self._peer = Peer(connection.getpeername()[0], tls.shown if tls is not None else None)
         self._lease: OpenLease | None = None
         self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
         self._association = ServedAssociation(
-            ae, connection, store=self._on_store, report=self._on_report, overflow=spool.incoming, room=spool.room
+            ae,
+            connection,
+            store=self._on_store,
+            report=self._on_report,
+            overflow=spool.incoming,
+            room=spool.room,
+            tls=tls,
         )
         for event, handler in (
             (evt.EVT_REQUESTED, self._on_requested),
@@ -262,7 +272,9 @@ class Session:
             )
             # Named before the answer: once the sender hears of success, the keeper can know of the instance.
             path = str(stored.path.relative_to(self._spool.data_root))
-            cast(OpenLease, self._lease).append(path, stored.status, urgent=request.urgent)
+            cast(OpenLease, self._lease).append(
+                path, stored.status, urgent=request.urgent, sop_class=identity.sop_class_uid
+            )
         except InputRejected as error:
             return receive_status.of_rejection(error)
         except OSError as error:
