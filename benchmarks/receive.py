@@ -25,6 +25,7 @@ import numpy as np
 
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.intake.receive.acceptor import serve_associations
+from m3node.intake.receive.ports import Ports
 from m3node.settings import Caller, ListenerSettings, LogSettings, Settings
 from table import RatioRow, print_ratios
 
@@ -67,8 +68,8 @@ def node(folder: Path) -> Iterator[int]:
     settings = Settings(data_dir=folder, listener=listener, log=LogSettings(level="WARNING"))
     stop, started, ports = threading.Event(), threading.Event(), []
 
-    def ready(port: int) -> None:
-        ports.append(port)
+    def ready(bound: Ports) -> None:
+        ports.append(bound.plain)
         started.set()
 
     acceptor = threading.Thread(target=serve_associations, args=(settings,), kwargs={"ready": ready, "stop": stop})

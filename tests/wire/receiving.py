@@ -17,9 +17,11 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
+from m3node.audit.trail import AuditTrail
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import LeaseReader
 from m3node.intake.receive.identity import Identity
+from m3node.intake.receive.ports import Ports
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
 from m3node.settings import Caller, Destination, DiskSettings, JobSettings, ListenerSettings, Settings
@@ -36,6 +38,7 @@ class Node:
     port: int
     stop: threading.Event
     thread: threading.Thread
+    tls_port: int = 0
 
     @property
     def layout(self) -> DataLayout:
@@ -76,15 +79,15 @@ def running(
     settings = settings_for(folder, destinations=destinations, disk=disk, **listener)
     stop, started, ports = threading.Event(), threading.Event(), []
 
-    def ready(port: int) -> None:
-        ports.append(port)
+    def ready(bound: Ports) -> None:
+        ports.append(bound)
         started.set()
 
     thread = threading.Thread(target=serve_associations, args=(settings,), kwargs={"ready": ready, "stop": stop})
     thread.start()
     try:
         assert started.wait(60)
-        yield Node(settings, ports[0], stop, thread)
+        yield Node(settings, ports[0].plain or 0, stop, thread, ports[0].tls or 0)
     finally:
         stop.set()
         thread.join(60)
@@ -107,7 +110,7 @@ def in_this_process(
     """Serve one association in a thread; it must be over when the test is."""
     chosen = settings_for(folder, destinations=destinations, disk=disk)
     DataLayout(chosen.data_dir).create()
-    receiver = Receiver(chosen)
+    receiver = Receiver(chosen, AuditTrail(chosen, process="receiver 0"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:

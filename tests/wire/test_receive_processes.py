@@ -80,7 +80,7 @@ def test_receivers_die_with_the_acceptor(tmp_path: Path) -> None:
         "from receiving import settings_for\n"
         "from m3node.intake.receive.acceptor import serve_associations\n"
         "if __name__ == '__main__':\n"
-        "    serve_associations(settings_for(Path(sys.argv[1])), ready=lambda port: print(port, flush=True),\n"
+        "    serve_associations(settings_for(Path(sys.argv[1])), ready=lambda ports: print(ports.plain, flush=True),\n"
         "                       stop=threading.Event())\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

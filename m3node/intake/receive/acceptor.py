@@ -1,4 +1,4 @@
-"""The acceptor: owns the port, counts associations, and passes each accepted socket to the least busy receiver.
+"""The acceptor: owns the ports, counts associations, and passes each accepted socket to the least busy receiver.
 
 One small process, so that limits have one place and the load is even whatever the kernel thinks (decision 10 of the
 design). It reads nothing from the network. A receiver that dies is replaced; its associations end with it, and their
@@ -13,13 +13,24 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from m3node.disk import Watermark
 from m3node.errors import ConfigError
-from m3node.intake.receive.receiver import FINISHED, READY, REFUSE, REFUSED, SERVE, STOP, receive
+from m3node.intake.receive.ports import Ports
+from m3node.intake.receive.receiver import (
+    FINISHED,
+    READY,
+    REFUSE,
+    REFUSE_TLS,
+    REFUSED,
+    SERVE,
+    SERVE_TLS,
+    STOP,
+    receive,
+)
 from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
@@ -36,6 +47,14 @@ ABORT_SECONDS = 5.0
 _BACKLOG = 128
 _REFUSALS_AT_ONCE = 64
 """Connections beyond the limit that hear why; still more are closed at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """A port that is listened on."""
+
+    socket: socket.socket
+    tls: bool
 
 
 @dataclass(slots=True)
@@ -145,7 +164,7 @@ class _Pool:
                 socket.send_fds(worker.channel, [message], [connection.fileno()])
             except OSError:
                 continue  # its end of the channel is closed or full
-            if message == REFUSE:
+            if message in (REFUSE, REFUSE_TLS):
                 worker.refusals += 1
             else:
                 worker.load += 1
@@ -171,7 +190,7 @@ class _Pool:
 
 
 def serve_associations(
-    settings: Settings, *, ready: Callable[[int], None] | None = None, stop: threading.Event
+    settings: Settings, *, ready: Callable[[Ports], None] | None = None, stop: threading.Event
 ) -> None:
     """Listen until told to stop. Needs a process that may have children (not a daemonic one of multiprocessing).
 
@@ -180,7 +199,7 @@ def serve_associations(
     settings : Settings
         The whole tree; ``listener`` says where and whom. Port 0 takes a free one.
     ready : callable, optional
-        Called once, with the port, when associations can be served.
+        Called once, with the ports, when associations can be served.
     stop : threading.Event
         Set by a signal handler or another thread. No new association is taken from then on; open ones have
         ``jobs.drain_seconds`` to end, then they are aborted.
@@ -188,29 +207,31 @@ def serve_associations(
     Raises
     ------
     ConfigError
-        The address cannot be bound.
+        An address cannot be bound.
     """
     layout = DataLayout(settings.data_dir.absolute())
     layout.create()
     remove_leftovers(layout)
     if not settings.listener.callers:
         LOGGER.warning("listener.callers is empty: every association will be rejected")
-    with selectors.DefaultSelector() as selector, _bind(settings.listener) as listening:
-        port = listening.getsockname()[1]
+    with selectors.DefaultSelector() as selector, _bound(settings.listener) as doors:
+        ports = {door.tls: door.socket.getsockname()[1] for door in doors}
+        bound = Ports(plain=ports.get(False), tls=ports.get(True))
         pool = _Pool(settings, selector)
         try:
             for number in range(settings.listener.receivers):
                 pool.start(number)
             room = Watermark(layout.root, settings.disk.refuse_free_mb)
-            _run(pool, listening, room, stop, lambda: ready and ready(port))
+            _run(pool, doors, room, stop, lambda: ready and ready(bound))
         finally:
-            listening.close()
+            for door in doors:
+                door.socket.close()
             pool.stop()
 
 
 def _run(
     pool: _Pool,
-    listening: socket.socket,
+    doors: Sequence[_Door],
     room: Watermark,
     stop: threading.Event,
     ready: Callable[[], object],
@@ -220,16 +241,17 @@ def _run(
         # At the start until all receivers are there, and later when none is, connections wait in the kernel's backlog.
         if (pool.ready if announced else pool.complete) != accepting:
             accepting = not accepting
-            if accepting:
-                pool.selector.register(listening, selectors.EVENT_READ)
-            else:
-                pool.selector.unregister(listening)
+            for door in doors:
+                if accepting:
+                    pool.selector.register(door.socket, selectors.EVENT_READ, door)
+                else:
+                    pool.selector.unregister(door.socket)
         if not announced and pool.complete:
             announced = True
             ready()
         for key, _ in pool.selector.select(timeout=_POLL_SECONDS):
-            if key.fileobj is listening:
-                _accept(pool.settings.listener, pool, listening)
+            if isinstance(key.data, _Door):
+                _accept(pool.settings.listener, pool, key.data)
             else:
                 pool.listen_to(key.data)
         pool.start_due()
@@ -248,34 +270,44 @@ def _tell_of_room(room: Watermark) -> None:
         LOGGER.warning("there is room on the disk again: associations are accepted")
 
 
-def _accept(listener: ListenerSettings, pool: _Pool, listening: socket.socket) -> None:
+def _accept(listener: ListenerSettings, pool: _Pool, door: _Door) -> None:
     try:
-        connection, _ = listening.accept()
+        connection, _ = door.socket.accept()
     except OSError as error:
         LOGGER.warning("cannot accept a connection: %s", error.strerror)
         time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
     with connection:  # the receiver has its own copy of the handle
         if pool.load < listener.max_associations:
-            pool.give(connection, SERVE)
+            pool.give(connection, SERVE_TLS if door.tls else SERVE)
         elif pool.refusals < _REFUSALS_AT_ONCE:
-            pool.give(connection, REFUSE)
+            pool.give(connection, REFUSE_TLS if door.tls else REFUSE)
 
 
-def _bind(listener: ListenerSettings) -> socket.socket:
+@contextmanager
+def _bound(listener: ListenerSettings) -> Iterator[tuple[_Door, ...]]:
+    with ExitStack() as sockets:
+        doors = []
+        if listener.plain:
+            doors.append(_Door(sockets.enter_context(_bind(listener.host, listener.port, "listener.port")), tls=False))
+        if listener.tls.certificate_file is not None:
+            port = listener.tls.port
+            doors.append(_Door(sockets.enter_context(_bind(listener.host, port, "listener.tls.port")), tls=True))
+        yield tuple(doors)
+
+
+def _bind(host: str, port: int, setting: str) -> socket.socket:
     with ExitStack() as undo:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
-                listener.host or None, listener.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             listening = undo.enter_context(socket.socket(family, kind, protocol))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
             listening.listen(_BACKLOG)
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {listener.host}:{listener.port} (listener.host, listener.port): {error.strerror}"
-            ) from error
+            raise ConfigError(f"cannot listen on {host}:{port} (listener.host, {setting}): {error.strerror}") from error
         undo.pop_all()
     listening.setblocking(False)
     return listening

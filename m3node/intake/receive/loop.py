@@ -12,7 +12,6 @@ tests.
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import socket
 import struct
@@ -28,11 +27,14 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
+from pynetdicom.transport import AddressInformation
 
+from m3node import logs
 from m3node.disk import Watermark
 from m3node.intake.receive.dimse import COMMAND, ReportRequest, Request, RequestAssembler, StoreRequest, response
+from m3node.intake.receive.passed_socket import ConnectionEndedError, PassedSocket
 from m3node.intake.receive.status import Answer
+from m3node.intake.receive.tls_socket import TlsConnection, TlsSocket
 
 LOGGER = logging.getLogger(__name__)
 
@@ -46,64 +48,13 @@ _PDU_HEAD = struct.Struct(">BBL")
 _PDV_HEAD = struct.Struct(">LBB")
 _P_DATA_TF = 0x04
 _KNOWN_PDUS = range(0x01, 0x08)
+_INVALID_PDU = "Evt19"
+"""Of the state machine (PS3.8 table 9-10): the association is aborted."""
 _OTHER_PDU_LIMIT = 1024 * 1024
 """No association request is larger; a length above is noise, and believing it would reserve the memory."""
 
 _FAREWELL_SECONDS = 1.0
 """How long the peer has, after our last PDU, to close the connection itself (PS3.8 9.1.5 lets it take ARTIM)."""
-
-
-class ConnectionEndedError(ConnectionError):
-    """The peer closed the connection, or fell silent inside a PDU."""
-
-
-class PassedSocket(AssociationSocket):
-    """The accepted socket of an association; reads exactly, and never asks whether it could."""
-
-    def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
-        client_socket.setblocking(True)
-        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().__init__(assoc, client_socket=client_socket)
-        self._seconds = math.inf
-
-    def wait_at_most(self, seconds: float) -> None:
-        """Set how long a read or a write may wait; the kernel counts, which costs no further system call."""
-        self._seconds = seconds
-        if self.socket is not None:
-            whole = int(seconds)
-            timeout = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-
-    def read_into(self, view: memoryview) -> None:
-        """Fill `view`.
-
-        Raises
-        ------
-        TimeoutError
-            Nothing came in time.
-        ConnectionEndedError
-            The connection ended, or did not give all of the bytes in time.
-        """
-        got = 0
-        begun = time.monotonic()
-        while got < len(view):
-            if self.socket is None:
-                raise ConnectionEndedError
-            try:
-                count = self.socket.recv_into(view[got:], 0, socket.MSG_WAITALL)
-            except BlockingIOError:
-                if got:
-                    raise ConnectionEndedError from None
-                raise TimeoutError from None
-            except OSError as error:
-                raise ConnectionEndedError from error
-            if not count:
-                raise ConnectionEndedError
-            got += count
-            # A peer that drips a byte a minute would hold its place among the associations for ever.
-            if got < len(view) and time.monotonic() - begun >= self._seconds:
-                raise ConnectionEndedError
 
 
 class BlockingUpperLayer(DULServiceProvider):
@@ -189,7 +140,14 @@ class BlockingUpperLayer(DULServiceProvider):
                 event = self.event_queue.get(block=False)
             except queue.Empty:
                 return
-            self.state_machine.do_action(event)
+            # A PDU that can be decoded may still hold what pynetdicom's primitives do not take.
+            try:
+                self.state_machine.do_action(event)
+            except Exception as error:
+                if event == _INVALID_PDU:
+                    raise
+                LOGGER.warning("a peer sent a PDU with values that cannot be: %s; it is aborted", logs.describe(error))
+                self.event_queue.put(_INVALID_PDU)
 
     def _read_pdu_data(self) -> None:
         sock = cast(PassedSocket, self.socket)
@@ -199,7 +157,7 @@ class BlockingUpperLayer(DULServiceProvider):
         limit = max(_OTHER_PDU_LIMIT, self.assoc.ae.maximum_pdu_size)
         if kind not in _KNOWN_PDUS or length > limit:
             LOGGER.warning("a peer sent what is no PDU of DICOM; the association is aborted")
-            self.event_queue.put("Evt19")
+            self.event_queue.put(_INVALID_PDU)
             return
         if len(self._body) < length:
             self._body = bytearray(length)
@@ -216,7 +174,7 @@ class BlockingUpperLayer(DULServiceProvider):
             pdu, event = self._decode_pdu(head + body)
         except Exception:  # noqa: BLE001
             LOGGER.warning("a peer sent a PDU that cannot be decoded; the association is aborted")
-            self.event_queue.put("Evt19")
+            self.event_queue.put(_INVALID_PDU)
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
@@ -269,6 +227,8 @@ class ServedAssociation(Association):
         Folder for data sets that are too large for the memory.
     room : Watermark, optional
         Below it they are not kept.
+    tls : TlsConnection, optional
+        What reads and writes it, where hands have been shaken.
     """
 
     def __init__(
@@ -280,13 +240,14 @@ class ServedAssociation(Association):
         report: ReportHandler,
         overflow: Path,
         room: Watermark | None = None,
+        tls: TlsConnection | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self._store = store
         self._report = report
         self.dul = BlockingUpperLayer(self, overflow, room)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
-        self._connection = PassedSocket(self, client_socket)
+        self._connection = PassedSocket(self, client_socket) if tls is None else TlsSocket(self, client_socket, tls)
         self.set_socket(self._connection)
         self.acceptor.maximum_length = ae.maximum_pdu_size
         self.acceptor.ae_title = ae.ae_title
@@ -314,11 +275,18 @@ class ServedAssociation(Association):
             self.requestor.primitive = primitive
             evt.trigger(self, evt.EVT_REQUESTED, {})
             if not self.is_aborted and not self.is_rejected:
-                self.acse.negotiate_association()
+                self._negotiate()
             if self.is_established:
                 self._run_reactor()
         self.kill()
         cast(BlockingUpperLayer, self.dul).release_buffers()
+
+    def _negotiate(self) -> None:
+        try:
+            self.acse.negotiate_association()
+        except Exception as error:  # noqa: BLE001 - what a peer asks for is nothing that pynetdicom was ready for
+            LOGGER.warning("a peer asked for what cannot be negotiated: %s; it is aborted", logs.describe(error))
+            self.abort()
 
     def _run_reactor(self) -> None:
         layer = cast(BlockingUpperLayer, self.dul)

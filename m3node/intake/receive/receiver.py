@@ -18,6 +18,7 @@ from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 
 from m3node import logs
+from m3node.audit.trail import AuditTrail
 from m3node.disk import Watermark
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from m3node.intake.receive.admission import admission_of
@@ -25,6 +26,7 @@ from m3node.intake.receive.association import HEARTBEAT_SECONDS, OpenLease
 from m3node.intake.receive.contexts import presentation_contexts
 from m3node.intake.receive.session import Session
 from m3node.intake.receive.spool import Spool
+from m3node.intake.receive.tls_door import TlsDoor
 from m3node.layout import DataLayout
 from m3node.metrics import counting
 from m3node.settings import ListenerSettings, Settings
@@ -35,8 +37,8 @@ REQUEST_SECONDS = 30.0
 """How long a connection may stand without an association request (ARTIM, PS3.8 9.1.5)."""
 
 # The channel between acceptor and receiver keeps message boundaries (SOCK_SEQPACKET).
-SERVE, REFUSE, STOP = b"serve", b"refuse", b"stop"
-"""Acceptor to receiver: serve the passed socket, reject what it asks for want of room, end."""
+SERVE, REFUSE, SERVE_TLS, REFUSE_TLS, STOP = b"serve", b"refuse", b"serve tls", b"refuse tls", b"stop"
+"""Acceptor to receiver: serve the passed socket, reject what it asks for want of room, both after a handshake; end."""
 READY, FINISHED, REFUSED = b"ready", b"finished", b"refused"
 """Receiver to acceptor: sockets may come; one association has ended; one was rejected for want of room."""
 
@@ -48,9 +50,11 @@ class Receiver:
     ----------
     settings : Settings
         The whole tree.
+    trail : AuditTrail
+        Hears who was refused.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, trail: AuditTrail) -> None:
         self._admission = admission_of(settings)
         self._layout = DataLayout(settings.data_dir.absolute())
         room = Watermark(self._layout.root, settings.disk.refuse_free_mb)
@@ -59,12 +63,18 @@ class Receiver:
         self._leases: dict[str, OpenLease] = {}
         self._sessions: set[Session] = set()
         self._lock = threading.Lock()
+        self._door = TlsDoor(settings.listener.tls, trail.record)
 
-    def serve(self, connection: socket.socket, *, over_limit: bool) -> None:
-        """Serve one association from its request to its end, in the calling thread."""
+    def serve(self, connection: socket.socket, *, over_limit: bool, over_tls: bool = False) -> None:
+        """Serve one association from its request, or its handshake, to its end, in the calling thread."""
         with connection:
+            tls = None
+            if over_tls and (tls := self._door.admit(connection)) is None:
+                return
             try:
-                session = Session(self._ae, self._admission, self._spool, self, connection, over_limit=over_limit)
+                session = Session(
+                    self._ae, self._admission, self._spool, self, connection, over_limit=over_limit, tls=tls
+                )
             except OSError:
                 return  # the peer has gone already: a port scan, a load balancer's probe
             with self._lock:
@@ -145,12 +155,13 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
     logs.set_up(settings.log, f"receiver {number}")
     counting.start(settings, f"receiver-{number}")
     _config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for the log, whether it is shown or not
-    receiver = Receiver(settings)
+    receiver = Receiver(settings, AuditTrail(settings, process=f"receiver {number}"))
     threading.Thread(target=receiver.keep_touching, name="heartbeat", daemon=True).start()
 
-    def serve(connection: socket.socket, over_limit: bool) -> None:
+    def serve(connection: socket.socket, message: bytes) -> None:
+        over_limit = message in (REFUSE, REFUSE_TLS)
         try:
-            receiver.serve(connection, over_limit=over_limit)
+            receiver.serve(connection, over_limit=over_limit, over_tls=message in (SERVE_TLS, REFUSE_TLS))
         except Exception as error:  # noqa: BLE001 - one association's failure must not end the others'
             LOGGER.error("an association ended unexpectedly: %s", logs.describe(error))
         finally:
@@ -169,7 +180,7 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
             break
         for handle in handles:
             connection = socket.socket(fileno=handle)
-            threading.Thread(target=serve, args=(connection, message == REFUSE), daemon=True).start()
+            threading.Thread(target=serve, args=(connection, message), daemon=True).start()
     receiver.drain(settings.jobs.drain_seconds)
 
 

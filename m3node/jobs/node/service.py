@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from m3node.errors import DatabaseError
+from m3node.intake.receive.ports import Ports
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.locks import hold, left_by
 from m3node.jobs.node import roles
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
+from m3node.tls.listening import listener_context
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +33,14 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     stop : threading.Event
         Ends the node in order.
     ready_file : Path, optional
-        Written as JSON (``host``, ``port``, ``ae_title``, ``pid``) once the node listens; removed before that.
+        Written as JSON (``host``, ``port``, ``tls_port``, ``ae_title``, ``pid``) once the node listens; a port that it
+        does not have is null. Removed before that.
 
     Raises
     ------
     ConfigError
-        One of the roles runs already, the data folder cannot be written, or the watched folder's results would land
-        in itself.
+        One of the roles runs already, the data folder cannot be written, the watched folder's results would land in
+        itself, or the listener's certificate cannot be used.
     StartError
         The port cannot be listened on.
     """
@@ -52,7 +55,7 @@ def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None
     Raises
     ------
     ConfigError
-        A listener runs on the data folder already, or it cannot be written.
+        A listener runs on the data folder already, it cannot be written, or the listener's certificate cannot be used.
     StartError
         The port cannot be listened on.
     """
@@ -69,6 +72,9 @@ def _run(
     layout = DataLayout(settings.data_dir)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
+    if settings.listener.tls.certificate_file is not None:
+        # Who sets them up hears it now. Files that break later are no reason for a running node to go down.
+        listener_context(settings.listener.tls)
     with hold(layout, roles.LISTEN):
         layout.create()
         for name in free:
@@ -88,16 +94,27 @@ def _run(
 
 
 def _on_ready(settings: Settings, ready_file: Path | None, role: str, value: object) -> Settings | None:
-    if role != "acceptor" or not isinstance(value, int):
+    if role != "acceptor" or not isinstance(value, Ports):
         return None
     listener = settings.listener
-    _log.info("listening on %s:%d as %s", listener.host, value, listener.ae_title)
+    if value.plain is not None:
+        _log.info("listening on %s:%d as %s", listener.host, value.plain, listener.ae_title)
+    if value.tls is not None:
+        _log.info("listening on %s:%d over TLS as %s", listener.host, value.tls, listener.ae_title)
     if not listener.callers:
         _log.warning("listener.callers is empty: every caller is refused")
     if ready_file is not None:
-        facts = {"host": listener.host, "port": value, "ae_title": listener.ae_title, "pid": os.getpid()}
+        facts = {
+            "host": listener.host,
+            "port": value.plain,
+            "tls_port": value.tls,
+            "ae_title": listener.ae_title,
+            "pid": os.getpid(),
+        }
         temporary = ready_file.with_name(f".{ready_file.name}.part")
         temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
         temporary.replace(ready_file)
-    fixed = listener.model_copy(update={"port": value})
-    return settings.model_copy(update={"listener": fixed})
+    # What the system chose stays the same for processes that are started again.
+    tls = listener.tls.model_copy(update={"port": listener.tls.port if value.tls is None else value.tls})
+    port = listener.port if value.plain is None else value.plain
+    return settings.model_copy(update={"listener": listener.model_copy(update={"port": port, "tls": tls})})
