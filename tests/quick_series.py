@@ -24,11 +24,11 @@ def quick_environment(**more: object) -> dict[str, str]:
     return {"PYTHONPATH": path, **{name: str(value) for name, value in more.items()}}
 
 
-def quick_series(folder: Path, seed: object, number: int = 0) -> tuple[Path, ...]:
-    """Write a series of a coarse abdomen; those of other numbers differ in every slice."""
+def quick_series(folder: Path, seed: object, number: int = 0, **attributes: object) -> tuple[Path, ...]:
+    """Write a series of a coarse abdomen; those of other numbers differ in every slice. ``attributes`` by keyword."""
     phantom = _abdomen(number % 4)
     hu = np.asarray(phantom.hu) + np.int16(number // 4)
-    return write_ct_series(folder, hu, phantom.geometry, seed=seed)
+    return write_ct_series(folder, hu, phantom.geometry, seed=seed, attributes=attributes)
 
 
 def series_uid(seed: object) -> str:
