@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,7 @@ def fake_pacs(
     require_calling: Sequence[str] = (),
     port: int = 0,
     commit: Callable[[Event], int] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[FakePacs]:
     """Run the peer; with ``commit``, which answers N-ACTION, it knows storage commitment."""
     pacs = FakePacs(answer)
@@ -102,6 +104,7 @@ def fake_pacs(
         ("127.0.0.1", port or free_port()),
         block=False,
         evt_handlers=[(evt.EVT_C_STORE, pacs.on_store), (evt.EVT_ESTABLISHED, pacs.on_open), *handlers],
+        ssl_context=tls,
     )
     pacs.port = server.server_address[1]
     try:

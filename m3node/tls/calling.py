@@ -125,9 +125,9 @@ def secure(transport: socket.socket, address: tuple[str, int], terms: Terms, sec
         context = terms.context()
         transport.settimeout(seconds)
         try:
-            shaken = context.wrap_socket(
-                transport, server_hostname=called_name(address[0], terms), do_handshake_on_connect=False
-            )
+            name = called_name(address[0], terms)
+            name.encode("idna")  # wrap_socket would leave the connection open where this fails
+            shaken = context.wrap_socket(transport, server_hostname=name, do_handshake_on_connect=False)
             on_failure.callback(shaken.close)
             shaken.do_handshake()
         except (OSError, ValueError) as error:
