@@ -58,7 +58,7 @@ class Family:
     labels : tuple of str
         Names of its labels.
     words : tuple of str
-        The values of its one label, where they are fixed: each is there from the start, as 0.
+        The values of its last label, where they are fixed: each is there from the start, as 0.
     """
 
     name: str
@@ -78,7 +78,7 @@ COUNTED = (
     Family("instances_received", "counter", "Instances offered to the listener", ("result",), INSTANCE_RESULTS),
     Family("received_bytes", "counter", "Bytes of the instances that were stored"),
     Family("stage_seconds", "histogram", "Time that a stage of the work took", ("stage",), STAGES),
-    Family("deliveries", "counter", "What attempts to deliver ended with", ("destination", "outcome")),
+    Family("deliveries", "counter", "What attempts to deliver ended with", ("destination", "outcome"), OUTCOMES),
     Family("web_requests", "counter", "Requests that the page answered", ("code",), CODES),
     Family("audit_events", "counter", "Audit messages", ("kind",), AUDIT_KINDS),
     Family("audit_write_failures", "counter", "Audit messages that could not be written to the trail"),
@@ -96,7 +96,7 @@ SEEN = (
     Family("jobs", "gauge", "Generations by their state", ("state",)),
     Family("jobs_queued", "gauge", "Jobs that wait for a worker", ("priority",)),
     Family("queue_oldest_seconds", "gauge", "For how long the oldest job waits; 0 when none does"),
-    Family("deliveries_waiting", "gauge", "Objects by where they stand on their way", ("destination", "state")),
+    Family("outbox_objects", "gauge", "Objects by where they stand on their way", ("destination", "state")),
     Family(
         "delivery_oldest_seconds", "gauge", "For how long the oldest object waits to be delivered", ("destination",)
     ),
