@@ -16,6 +16,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from m3node.audit.trail import AuditTrail
 from m3node.delivery.address import peer_of, timeouts_of
 from m3node.delivery.reach import Reach
 from m3node.delivery.starts import Starts
@@ -105,12 +106,15 @@ class Courier:
         Which destinations cannot be reached.
     starts : Starts
         What is being sent, counted in files.
+    trail : AuditTrail
+        Where it is recorded what went out.
     """
 
     def __init__(self, settings: Settings, *, linger: float = LINGER_SECONDS) -> None:
         delivery = settings.delivery
         self.reach = Reach(delivery)
         self.starts = Starts()
+        self.trail = AuditTrail(settings, process="deliver")
         self._title = delivery.calling_ae_title or settings.listener.ae_title
         self._delivery = delivery
         self._linger = linger
