@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,8 +21,10 @@ from pynetdicom.dimse_primitives import C_STORE
 from m3node.audit.trail import AuditTrail
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import LeaseReader
+from m3node.intake.receive.connections import Grant
 from m3node.intake.receive.identity import Identity
 from m3node.intake.receive.ports import Ports
+from m3node.intake.receive.rates import Turn
 from m3node.intake.receive.receiver import Receiver
 from m3node.layout import DataLayout
 from m3node.settings import Caller, Destination, DiskSettings, JobSettings, ListenerSettings, Settings
@@ -94,6 +97,16 @@ def running(
         assert not thread.is_alive()
 
 
+class OpenDesk:
+    """Stands for an acceptor that counts nothing."""
+
+    def admit(self, title: str) -> Grant:
+        return "granted"
+
+    def turn(self) -> Turn:
+        return Turn(0.0)
+
+
 @dataclass
 class Here:
     """A receiver in this process, where a test can break its disk."""
@@ -105,17 +118,17 @@ class Here:
 
 @contextmanager
 def in_this_process(
-    folder: Path, *, destinations: Sequence[Destination] = (), disk: DiskSettings = ANY_DISK
+    folder: Path, *, destinations: Sequence[Destination] = (), disk: DiskSettings = ANY_DISK, **listener: Any
 ) -> Iterator[Here]:
     """Serve one association in a thread; it must be over when the test is."""
-    chosen = settings_for(folder, destinations=destinations, disk=disk)
+    chosen = settings_for(folder, destinations=destinations, disk=disk, **listener)
     DataLayout(chosen.data_dir).create()
     receiver = Receiver(chosen, AuditTrail(chosen, process="receiver 0"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
             connection, _ = listening.accept()
-            receiver.serve(connection, over_limit=False)
+            receiver.serve(connection, OpenDesk())
 
         # A daemon, so that one that nobody has called does not keep the tests from ending where one of them fails.
         thread = threading.Thread(target=serve, daemon=True)
@@ -127,13 +140,17 @@ def in_this_process(
 
 @contextmanager
 def associated(
-    port: int, *contexts: tuple[str, str], calling: str = "TESTER", called: str = "M3NODE"
+    port: int,
+    *contexts: tuple[str, str],
+    calling: str = "TESTER",
+    called: str = "M3NODE",
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """Open an association; without contexts it proposes CT in Explicit VR Little Endian."""
     ae = AE(ae_title=calling)
     for abstract, transfer in contexts or ((CT, EXPLICIT),):
         ae.add_requested_context(abstract, transfer)
-    association = ae.associate("127.0.0.1", port, ae_title=called)
+    association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=(tls, "127.0.0.1") if tls else None)
     try:
         yield association
     finally:

@@ -104,19 +104,22 @@ class TlsConnection:
         begun = time.monotonic()
         while got < len(view):
             try:
-                got += cast(int, self._engine.read(len(view) - got, view[got:]))
+                count = cast(int, self._engine.read(len(view) - got, view[got:]))
+                if not count:  # close_notify
+                    raise ConnectionEndedError
+                got += count
             except ssl.SSLWantReadError:
                 # Records that hold no data (or not all of one) do not prolong it.
                 if time.monotonic() - begun >= seconds:
                     raise (ConnectionEndedError if got else TimeoutError) from None
                 try:
                     self.flush(seconds)  # answers of the engine's own: TLS 1.3 has updates of keys
-                    count = self._take()
+                    taken = self._take()
                 except TimeoutError:
                     raise (ConnectionEndedError if got else TimeoutError) from None
                 except OSError as error:
                     raise ConnectionEndedError from error
-                if not count:
+                if not taken:
                     raise ConnectionEndedError from None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
                 raise ConnectionEndedError from error
