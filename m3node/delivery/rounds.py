@@ -13,6 +13,7 @@ from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import Box, box_of, put_off, set_aside, waiting
 from m3node.delivery.state import DeliveryState
 from m3node.layout import DataLayout
+from m3node.logs import correlated
 from m3node.settings import DeliverySettings, Destination, Settings
 
 ROUND_OBJECTS, ROUND_SECONDS = 50, 5.0
@@ -96,7 +97,8 @@ def deliver_due(
         if full or stop() or reach.closed_to(destination.name, entry.name):
             break
         left -= 1
-        after = attempt(layout, destination, entry.name, settings, courier)
+        with correlated(run=entry.run, study=entry.study_instance_uid, destination=destination.name):
+            after = attempt(layout, destination, entry.name, settings, courier)
         if after is None:
             continue
         ended.append(after)

@@ -13,7 +13,8 @@ import logging
 import os
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from m3node.layout import DataLayout
@@ -53,6 +54,14 @@ def stage_took(stage: str, seconds: float) -> None:
         grown = tuple(count + (number == bucket) for number, count in enumerate(buckets))
         _counts.times[(stage,)] = (grown, total + seconds)
     _changed.set()
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Count the time of one of `families.STAGES`, where it comes to its end."""
+    begun = time.monotonic()
+    yield
+    stage_took(stage, time.monotonic() - begun)
 
 
 def delivery_ended(destination: str, outcome: str) -> None:

@@ -28,7 +28,7 @@ from m3node.intake.keeper.urgency import is_urgent
 from m3node.intake.receive.association import ArrivalEvent, LeaseReader
 from m3node.intake.series import sop_classes
 from m3node.layout import DataLayout
-from m3node.logs import describe
+from m3node.logs import correlated, describe
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -195,7 +195,8 @@ class Keeper:
         begun = self._clock()
         complete = [series for series in self._register if self._is_complete(series, begun)]
         for series in sorted(complete, key=lambda series: not self._is_urgent(series)):
-            self._answer(series)
+            with correlated(series=series):
+                self._answer(series)
             if self._clock() - begun > TURN_SECONDS:
                 return
 

@@ -27,6 +27,7 @@ from m3node.liver.region import LiverRegion
 from m3node.m3.lesion import Lesion
 from m3node.m3.lesions import characterise
 from m3node.m3.method import M3Method
+from m3node.metrics import counting
 from m3node.progress import Progress
 from m3node.rejection import Rejection
 from m3node.results.attention.choice import choose_attention
@@ -110,10 +111,14 @@ def find(
         if not (folder / OVERLAY).exists() and findings.outcome is not Outcome.REJECTED:
             draw_overlay(volume or assemble(manifest, progress=progress), findings, folder / OVERLAY)
         return findings
-    volume = volume or assemble(manifest, progress=progress)
+    if volume is None:
+        with counting.timed("assemble"):
+            volume = assemble(manifest, progress=progress)
     seg_paths = [Path(manifest.root) / seg.path for seg in reversed(manifest.liver_segs)]
-    region = find_liver(volume, settings.liver, seg_paths=seg_paths, progress=progress)
-    findings = look(volume, region, key=manifest.key, settings=settings, detector=detector, progress=progress)
+    with counting.timed("liver"):
+        region = find_liver(volume, settings.liver, seg_paths=seg_paths, progress=progress)
+    with counting.timed("detect"):
+        findings = look(volume, region, key=manifest.key, settings=settings, detector=detector, progress=progress)
     record = read_record(previous) if previous is not None else None
     if previous is not None and record is not None:
         findings = succeed(findings, load_findings(previous, masks=False), record.objects)
@@ -121,7 +126,8 @@ def find(
         findings = assign_tracking(findings)
     save_findings(findings, folder)
     fault_point("detect.inside")
-    draw_overlay(volume, findings, folder / OVERLAY)
+    with counting.timed("picture"):
+        draw_overlay(volume, findings, folder / OVERLAY)
     return findings
 
 
@@ -177,7 +183,8 @@ def build(
     """Build the objects that are missing in the run's folder."""
     if findings.outcome is Outcome.REJECTED:
         return ()
-    return build_objects(findings, manifest, folder, settings, kinds=kinds)
+    with counting.timed("build"):
+        return build_objects(findings, manifest, folder, settings, kinds=kinds)
 
 
 def record_of(

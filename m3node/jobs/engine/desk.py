@@ -20,6 +20,7 @@ from m3node.jobs.engine.dispatch import Dispatcher
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.trouble import Trouble
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import Destination, Settings
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,11 @@ class Desk:
         """Return a destination of the settings."""
         return next((item for item in self.settings.destinations if item.name == name), None)
 
+    def note(self, entry: Entry) -> None:
+        """Note in ledger and metrics what became of an entry."""
+        self.ledger.note_entry(entry)
+        counting.delivery_ended(entry.destination, entry.state.value)
+
     def wake(self, entry: Entry) -> None:
         """Have an entry looked at when its time has come; what the database refuses now, the reconciler does."""
         try:
@@ -124,7 +130,7 @@ def attend_to(desk: Desk, destination: str, name: str, *, goes_on: bool = False)
         desk.courier,
         first=name,
         stop=lambda: desk.stopping,
-        note=desk.ledger.note_entry,
+        note=desk.note,
     )
     if done.stored or done.put_off or done.aside:
         desk.trouble(destination).over()

@@ -25,6 +25,8 @@ from m3node.jobs.answer.generations import newer_generation, older_runs, run_bef
 from m3node.jobs.answer.record import read_record
 from m3node.jobs.answer.steps import FINDINGS, OVERLAY, build, find
 from m3node.jobs.engine.bench import Bench, Cancelled
+from m3node.logs import correlated
+from m3node.metrics import counting
 from m3node.rejection import Reason, Rejection
 from m3node.results.store import load_findings
 
@@ -67,8 +69,14 @@ def work_on(bench: Bench, step: str, run: str, end: Words | None = None) -> Word
         # Damaged: there is nothing left of which a record could say that it ended.
         _log.critical("run %s cannot be begun and is passed over: %s", run, error)
         return {"over": "damaged manifest"}
-    words = _tried(bench, manifest, step, end or {})
-    if step == "close" and "end" in words and "rejection" not in (end or {}):
+    with correlated(run=run, study=manifest.study_instance_uid, series=manifest.stack.series_instance_uid):
+        return _work_on(bench, manifest, step, end or {})
+
+
+def _work_on(bench: Bench, manifest: Manifest, step: str, end: Words) -> Words:
+    run = Path(manifest.file_name).stem
+    words = _tried(bench, manifest, step, end)
+    if step == "close" and "end" in words and "rejection" not in end:
         # It cannot be closed as it was meant to be: it ends with the reason why.
         words = _tried(bench, manifest, step, words["end"])
     if step == "close" and "end" in words:
@@ -162,6 +170,7 @@ def _build(bench: Bench, manifest: Manifest, folder: Path, _end: Words) -> Words
 
 def _close(bench: Bench, manifest: Manifest, folder: Path, end: Words) -> Words:
     rejection = end.get("rejection")
+    begun = time.monotonic()
     record = close(
         manifest,
         bench.layout,
@@ -174,6 +183,8 @@ def _close(bench: Bench, manifest: Manifest, folder: Path, end: Words) -> Words:
         superseded_by=end.get("superseded_by", ""),
         cancelled=end.get("cancelled", ""),
     )
+    counting.stage_took("close", time.monotonic() - begun)
+    counting.stage_took("answer", max(0.0, record.finished_at - manifest.created_at))
     bench.ledger.note_record(record, run=folder.name, finished_at=record.finished_at)
     _hand_over(bench, folder.name)
     return {"over": record.outcome.value if record.outcome else "ended"}
@@ -200,7 +211,8 @@ def _volume(bench: Bench, manifest: Manifest, run: str) -> CTVolume:
                 fault_point("assemble.inside")
             tell(stage, done, total)
 
-        volume = assemble(manifest, progress=halfway)
+        with counting.timed("assemble"):
+            volume = assemble(manifest, progress=halfway)
         bench.keep_volume(run, volume)
     return volume
 

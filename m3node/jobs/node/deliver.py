@@ -85,7 +85,7 @@ def deliver_until(settings: Settings, stop: threading.Event) -> bool:
 def sweep(desk: Desk) -> None:
     """Act on the reports of commitment that have come in."""
     for entry in act_on_reports(desk.layout, desk.settings, time.time()):
-        desk.ledger.note_entry(entry)
+        desk.note(entry)
         if entry.state not in ENDS:
             desk.wake(entry)
 
@@ -93,7 +93,7 @@ def sweep(desk: Desk) -> None:
 def review(desk: Desk) -> None:
     """Send again what was never reported, and take up deliveries that were claimed and not begun."""
     for entry in review_stored(desk.layout, desk.settings, time.time()):
-        desk.ledger.note_entry(entry)
+        desk.note(entry)
         if entry.state not in ENDS:
             desk.wake(entry)
     try:
