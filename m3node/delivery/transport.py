@@ -117,7 +117,9 @@ class Transport(AssociationSocket):
         except OSError as error:
             self._lost(error)
             raise
-        if not self._answered and self._peer.tls is None and taken.startswith(_TLS_ALERT):
+        if not taken:
+            self._lost(ConnectionResetError())
+        elif not self._answered and self._peer.tls is None and taken.startswith(_TLS_ALERT):
             self.trouble = "it answers in TLS: set tls for it"
         self._answered = self._answered or bool(taken)
         return taken
@@ -143,9 +145,15 @@ class Transport(AssociationSocket):
             transport.close()
 
     def _lost(self, error: Exception) -> None:
-        if self._peer.tls is not None and not self._answered and not isinstance(error, TimeoutError):
+        if self._answered or isinstance(error, TimeoutError):
+            return
+        if self._peer.tls is None:
+            self.trouble = "it hangs up on the association request: does it want TLS?"
+        elif isinstance(error, ssl.SSLError):
             # TLS 1.3 asks for our certificate behind the handshake: its verdict is the first that is read.
             self.trouble = why_not(error, (self._peer.host, self._peer.port), self._peer.tls)
+        else:
+            self.trouble = "it hangs up on the association request: does it accept our certificate?"
 
 
 def _why(error: OSError) -> str:

@@ -44,9 +44,11 @@ class Orthanc:
     def post(self, path: str, body: object) -> Any:
         return self._ask("POST", path, body)
 
-    def add_modality(self, name: str, ae_title: str, port: int, *, commitment: bool = True) -> None:
+    def add_modality(self, name: str, ae_title: str, port: int, *, commitment: bool = True, tls: bool = False) -> None:
         """Name a peer; ``commitment`` lets it ask for storage commitment, which is reported to this port."""
         entry = {"AET": ae_title, "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": commitment}
+        if tls:
+            entry["UseDicomTls"] = True
         self._ask("PUT", f"/modalities/{name}", entry)
 
     def store(self, modality: str, instances: list[str]) -> Any:

@@ -83,7 +83,7 @@ def test_echo_of_a_peer_that_hangs_up_says_that_it_does_not_answer() -> None:
         echo(Peer("PACS", "127.0.0.1", pacs.port), "M3NODE", QUICK)
 
 
-@pytest.mark.parametrize("wrong", ["PACS", "PACS@host", "PACS@host:0", "host:104"])
+@pytest.mark.parametrize("wrong", ["", "PACS@host", "PACS@host:0", "host:104"])
 @pytest.mark.parametrize("command", [["echo"], ["send", "."]])
 def test_a_peer_that_cannot_be_read_is_wrong_usage(
     command: list[str], wrong: str, capsys: pytest.CaptureFixture[str]
