@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 
+from m3node.cli.surprises_tls import find_tls_surprises
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination, Settings
 
@@ -44,6 +45,7 @@ def find_surprises(settings: Settings, config: Path | None = None) -> Iterator[s
         _folders(settings),
         _marks(settings),
         _secrets(settings, config),
+        find_tls_surprises(settings),
         _method(settings),
     )
 
@@ -148,10 +150,24 @@ def _secrets(settings: Settings, config: Path | None) -> Iterator[str]:
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     def of(destination: Destination) -> Iterator[tuple[str, Path | None]]:
-        for key in ("bearer_token_file", "password_file", "client_key_file"):
+        for key in ("bearer_token_file", "password_file", "client_key_file", "client_key_password_file"):
             yield f"{key} of destination {destination.name}", getattr(destination, key)
 
-    named = chain((("database_url_file", settings.database_url_file),), *map(of, settings.destinations))
+    tls, syslog, web = settings.listener.tls, settings.audit.syslog, settings.web
+    named = chain(
+        (
+            ("database_url_file", settings.database_url_file),
+            ("listener.tls.key_file", tls.key_file or tls.certificate_file),
+            ("listener.tls.key_password_file", tls.key_password_file),
+            ("audit.syslog.client_key_file", syslog.client_key_file or syslog.client_certificate_file),
+            ("audit.syslog.client_key_password_file", syslog.client_key_password_file),
+            ("web.key_file", web.key_file or web.certificate_file),
+            ("web.key_password_file", web.key_password_file),
+            ("web.password_file", web.password_file),
+            ("web.token_file", web.token_file),
+        ),
+        *map(of, settings.destinations),
+    )
     return ((key, file) for key, file in named if file is not None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from certified import Authority, Shown
 from m3node.cli import main
 from m3node.cli.config import find_surprises
 from m3node.settings import load
@@ -189,3 +190,65 @@ def test_config_without_an_action_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["config"])
     assert caught.value.code == 2
+
+
+TWO_CALLERS = [{"ae_title": "CT1"}, {"ae_title": "CT2", "tls": True, "addresses": ["192.0.2.9"]}]
+
+
+def over_tls(authority: Authority, own: Shown, **changes: object) -> dict[str, object]:
+    files = {"certificate_file": own.certificate, "key_file": own.key, "ca_file": authority.file}
+    return {"listener.callers": TWO_CALLERS, "listener.tls": {**files, **changes}}
+
+
+def test_who_may_still_come_in_the_clear_is_named_where_there_is_tls(working: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    changed = over_tls(authority, authority.issue("node"))
+    (warning,) = find_surprises(load(working, changed))
+    assert warning.startswith("CT1 may come in the clear")
+    assert list(find_surprises(load(working, {**changed, "listener.plain": False}))) == []
+
+
+def test_who_is_known_by_a_title_alone_is_named_where_callers_show_no_certificate(
+    working: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    changed = over_tls(authority, authority.issue("node"), client_certificates="none")
+    (warning,) = find_surprises(load(working, {**changed, "listener.plain": False}))
+    assert warning.startswith("whoever says that he is CT1 is believed")
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (10.2, ["listener.tls.certificate_file expires in 10 days: "]),
+        (-2, ["listener.tls.certificate_file has expired: "]),
+        (31, []),
+    ],
+)
+def test_a_certificate_that_ends_soon_is_warned_of(
+    working: Path, tmp_path: Path, days: float, words: list[str]
+) -> None:
+    authority = Authority(tmp_path)
+    changed = over_tls(authority, authority.issue("node", days=days))
+    found = list(find_surprises(load(working, {**changed, "listener.plain": False})))
+    assert [warning[: len(word)] for warning, word in zip(found, words, strict=True)] == words
+
+
+def test_certificates_that_cannot_be_used_are_warned_of_once_each(working: Path, tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path / "other")
+    own = authority.issue("node")
+    changed = over_tls(authority, own, key_file=other.issue("node").key)
+    (warning,) = find_surprises(load(working, {**changed, "listener.plain": False}))
+    assert warning.startswith("the node will not start: the key in ")
+    changed = over_tls(authority, own, ca_file=tmp_path / "none.pem")
+    (warning,) = find_surprises(load(working, {**changed, "listener.plain": False}))
+    assert warning.endswith("none.pem: No such file or directory (listener.tls.ca_file)")
+
+
+def test_a_key_that_others_may_read_is_warned_of(working: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("node")
+    own.key.chmod(0o644)
+    (warning,) = find_surprises(load(working, {**over_tls(authority, own), "listener.plain": False}))
+    assert "others may read" in warning
+    assert "listener.tls.key_file" in warning

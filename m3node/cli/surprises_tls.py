@@ -1,0 +1,58 @@
+"""What of TLS in the settings is allowed but seldom meant, said by ``m3node config check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from m3node.errors import ConfigError
+from m3node.settings import Settings
+from m3node.tls.in_use import CertificateInUse, certificates_in_use
+from m3node.tls.listening import listener_context
+
+
+def find_tls_surprises(settings: Settings) -> Iterator[str]:
+    """Say what of TLS is allowed but seldom meant; one sentence each: what, and which key changes it."""
+    return chain(_callers(settings), _certificates(settings))
+
+
+def _callers(settings: Settings) -> Iterator[str]:
+    listener = settings.listener
+    if listener.tls.certificate_file is None:
+        return
+    clear = [caller.ae_title for caller in listener.callers if not caller.tls and not caller.certificate_sha256]
+    if listener.plain and clear:
+        yield (
+            f"{', '.join(clear)} may come in the clear as well as over TLS: set tls = true for each in "
+            "listener.callers, or listener.plain = false"
+        )
+    if listener.tls.client_certificates == "none":
+        nameless = [caller.ae_title for caller in listener.callers if not caller.addresses]
+        if nameless:
+            yield (
+                f"whoever says that he is {' or '.join(nameless)} is believed: listener.tls.client_certificates is "
+                '"none", and addresses of listener.callers is empty'
+            )
+
+
+def _certificates(settings: Settings) -> Iterator[str]:
+    found = certificates_in_use(settings)
+    for certificate in found:
+        yield from _of_one(certificate)
+    read = {certificate.setting for certificate in found if not certificate.error}
+    if settings.listener.tls.certificate_file is not None and "listener.tls.certificate_file" in read:
+        # Key, password and what belongs together: said by the one who uses them.
+        try:
+            listener_context(settings.listener.tls)
+        except ConfigError as error:
+            if not any(other.error and other.error in str(error) for other in found):
+                yield f"the node will not start: {error}"
+
+
+def _of_one(certificate: CertificateInUse) -> Iterator[str]:
+    if certificate.error:
+        yield f"{certificate.error} ({certificate.setting})"
+    elif certificate.days_left is not None and certificate.days_left <= 0:
+        yield f"{certificate.setting} has expired: {certificate.file}"
+    elif certificate.days_left is not None and certificate.expires_soon:
+        yield f"{certificate.setting} expires in {certificate.days_left:.0f} days: {certificate.file}"
