@@ -20,7 +20,7 @@ from m3node.delivery.status import _MEANINGS as STORE_MEANINGS
 from m3node.delivery.status import Verdict
 from m3node.errors import DeliveryError
 from m3node.intake.receive.contexts import COMPRESSED, SOP_CLASSES, UNCOMPRESSED, presentation_contexts
-from m3node.intake.receive.receiver import REQUEST_SECONDS, application_entity
+from m3node.intake.receive.receiver import application_entity
 from m3node.results.objects import ObjectKind
 from m3node.settings import DeliverySettings, ListenerSettings
 
@@ -105,7 +105,7 @@ def _provider_defaults() -> str:
             ("largest PDU that is taken", "`listener.maximum_pdu_size`", f"{entity.maximum_pdu_size} bytes"),
             ("associations at once", "`listener.max_associations`", listener.max_associations),
             ("an idle association is aborted after", "`listener.idle_seconds`", f"{entity.network_timeout:g} s"),
-            ("an association request has to come within", "–", f"{REQUEST_SECONDS:g} s"),
+            ("an association request has to come within", "`listener.request_seconds`", f"{entity.acse_timeout:g} s"),
             ("implementation class UID", "–", f"`{entity.implementation_class_uid}`"),
             ("implementation version name", "–", "`M3NODE_` and the version"),
             ("asynchronous operations", "–", "not negotiated: one at a time"),

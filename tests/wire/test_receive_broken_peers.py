@@ -50,9 +50,11 @@ def here(tmp_path: Path) -> Iterator[Here]:
         yield here
 
 
-def test_a_peer_that_drips_its_request_loses_its_place(here: Here) -> None:
-    here.receiver._ae.acse_timeout = 0.5
-    with socket.create_connection(("127.0.0.1", here.port), timeout=30) as peer:
+def test_a_peer_that_drips_its_request_loses_its_place(tmp_path: Path) -> None:
+    with (
+        in_this_process(tmp_path, request_seconds=0.5) as here,
+        socket.create_connection(("127.0.0.1", here.port), timeout=30) as peer,
+    ):
         peer.sendall(b"\x01\0" + struct.pack(">L", 1000))  # a request of 1000 bytes is announced
 
         def dripped() -> bool:

@@ -19,7 +19,7 @@ from receiving import Node, associated, named, raw_store, running, settings_for,
 from m3node.errors import ConfigError
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, read_leases
-from m3node.intake.receive.receiver import receive
+from m3node.intake.receive.receiver_process import receive
 from m3node.intake.receive.spool import INCOMING
 from m3node.layout import DataLayout
 from m3node.process import process_started

@@ -1,4 +1,4 @@
-"""The acceptor: owns the ports, counts associations, and passes each accepted socket to the least busy receiver.
+"""The acceptor: owns the ports, and passes each accepted socket to the least busy receiver.
 
 One small process, so that limits have one place and the load is even whatever the kernel thinks (decision 10 of the
 design). It reads nothing from the network. A receiver that dies is replaced; its associations end with it, and their
@@ -8,29 +8,20 @@ senders send again what was not acknowledged.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from m3node.audit.trail import AuditTrail
 from m3node.disk import Watermark
 from m3node.errors import ConfigError
+from m3node.intake.receive.channel import Word
+from m3node.intake.receive.pool import Pool
 from m3node.intake.receive.ports import Ports
-from m3node.intake.receive.receiver import (
-    FINISHED,
-    READY,
-    REFUSE,
-    REFUSE_TLS,
-    REFUSED,
-    SERVE,
-    SERVE_TLS,
-    STOP,
-    receive,
-)
 from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
 from m3node.settings import ListenerSettings, Settings
@@ -38,15 +29,8 @@ from m3node.settings import ListenerSettings, Settings
 LOGGER = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
-_RESTART_SECONDS = 1.0
-"""A receiver that dies right after its start is not started again sooner."""
-
-ABORT_SECONDS = 5.0
-"""What a receiver has to end in after it has aborted the associations that are left."""
 
 _BACKLOG = 128
-_REFUSALS_AT_ONCE = 64
-"""Connections beyond the limit that hear why; still more are closed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,138 +39,6 @@ class _Door:
 
     socket: socket.socket
     tls: bool
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One receiver process and what the acceptor knows of it."""
-
-    number: int
-    process: multiprocessing.process.BaseProcess
-    channel: socket.socket
-    started_at: float
-    ready: bool = False
-    load: int = 0
-    refusals: int = 0
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The receiver processes."""
-
-    settings: Settings
-    selector: selectors.BaseSelector
-    workers: list[_Worker] = field(default_factory=list)
-    due: dict[int, float] = field(default_factory=dict)
-
-    def start(self, number: int) -> None:
-        """Start a receiver."""
-        # Spawned, not forked: the process that calls us may have threads, and a fork would copy their locks.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        process = context.Process(
-            target=receive, args=(self.settings, theirs, number), name=f"m3node-receiver-{number}", daemon=False
-        )
-        process.start()
-        theirs.close()  # else a dead receiver's channel would not end
-        ours.setblocking(False)
-        worker = _Worker(number=number, process=process, channel=ours, started_at=time.monotonic())
-        self.workers.append(worker)
-        self.selector.register(ours, selectors.EVENT_READ, worker)
-
-    def start_due(self) -> None:
-        """Start the receivers whose turn has come."""
-        now = time.monotonic()
-        for number in [number for number, at in self.due.items() if at <= now]:
-            del self.due[number]
-            self.start(number)
-
-    def listen_to(self, worker: _Worker) -> None:
-        """Take in what a receiver says, or that it is gone."""
-        while True:
-            try:
-                message = worker.channel.recv(64)
-            except BlockingIOError:
-                return
-            except OSError:
-                message = b""
-            if message == READY:
-                worker.ready = True
-            elif message == FINISHED:
-                worker.load -= 1
-            elif message == REFUSED:
-                worker.refusals -= 1
-            elif not message:
-                self._bury(worker)
-                return
-
-    def _bury(self, worker: _Worker) -> None:
-        self.selector.unregister(worker.channel)
-        worker.channel.close()
-        self.workers.remove(worker)
-        worker.process.join(timeout=1.0)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()
-        LOGGER.error(
-            "receiver %d died (exit code %s) with %d associations open; a new one is started",
-            worker.number,
-            worker.process.exitcode,
-            worker.load,
-        )
-        remove_leftovers(DataLayout(self.settings.data_dir.absolute()))
-        self.due[worker.number] = worker.started_at + _RESTART_SECONDS
-
-    @property
-    def load(self) -> int:
-        """Associations open in all receivers."""
-        return sum(worker.load for worker in self.workers)
-
-    @property
-    def refusals(self) -> int:
-        """Connections that are being told that there is no room; they take none."""
-        return sum(worker.refusals for worker in self.workers)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all receivers can take associations."""
-        return len(self.workers) == self.settings.listener.receivers and all(worker.ready for worker in self.workers)
-
-    @property
-    def ready(self) -> bool:
-        """Whether any receiver can take an association."""
-        return any(worker.ready for worker in self.workers)
-
-    def give(self, connection: socket.socket, message: bytes) -> None:
-        """Pass a connection to the least busy receiver; to another when that one is just dying."""
-        for worker in sorted((w for w in self.workers if w.ready), key=lambda w: w.load):
-            try:
-                socket.send_fds(worker.channel, [message], [connection.fileno()])
-            except OSError:
-                continue  # its end of the channel is closed or full
-            if message in (REFUSE, REFUSE_TLS):
-                worker.refusals += 1
-            else:
-                worker.load += 1
-            return
-        LOGGER.warning("no receiver could take a connection; it is closed and the sender has to try again")
-
-    def stop(self) -> None:
-        """End all receivers; open associations have ``jobs.drain_seconds`` to end by themselves."""
-        for worker in self.workers:
-            try:
-                worker.channel.setblocking(True)
-                worker.channel.send(STOP)
-            except OSError:
-                continue  # dead already
-        deadline = time.monotonic() + self.settings.jobs.drain_seconds + ABORT_SECONDS
-        for worker in self.workers:
-            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                LOGGER.warning("receiver %d did not end in time and is killed", worker.number)
-                worker.process.kill()
-                worker.process.join()
-            worker.channel.close()
 
 
 def serve_associations(
@@ -217,7 +69,7 @@ def serve_associations(
     with selectors.DefaultSelector() as selector, _bound(settings.listener) as doors:
         ports = {door.tls: door.socket.getsockname()[1] for door in doors}
         bound = Ports(plain=ports.get(False), tls=ports.get(True))
-        pool = _Pool(settings, selector)
+        pool = Pool(settings, selector, AuditTrail(settings, process="acceptor"))
         try:
             for number in range(settings.listener.receivers):
                 pool.start(number)
@@ -225,12 +77,14 @@ def serve_associations(
             _run(pool, doors, room, stop, lambda: ready and ready(bound))
         finally:
             for door in doors:
+                if door.socket in selector.get_map():
+                    selector.unregister(door.socket)
                 door.socket.close()
             pool.stop()
 
 
 def _run(
-    pool: _Pool,
+    pool: Pool,
     doors: Sequence[_Door],
     room: Watermark,
     stop: threading.Event,
@@ -249,12 +103,13 @@ def _run(
         if not announced and pool.complete:
             announced = True
             ready()
-        for key, _ in pool.selector.select(timeout=_POLL_SECONDS):
+        for key, events in pool.selector.select(timeout=_POLL_SECONDS):
             if isinstance(key.data, _Door):
-                _accept(pool.settings.listener, pool, key.data)
+                _accept(pool, key.data)
             else:
-                pool.listen_to(key.data)
+                pool.talk(key.data, events)
         pool.start_due()
+        pool.lines.count()
         _tell_of_room(room)
 
 
@@ -270,18 +125,15 @@ def _tell_of_room(room: Watermark) -> None:
         LOGGER.warning("there is room on the disk again: associations are accepted")
 
 
-def _accept(listener: ListenerSettings, pool: _Pool, door: _Door) -> None:
+def _accept(pool: Pool, door: _Door) -> None:
     try:
-        connection, _ = door.socket.accept()
+        connection, address = door.socket.accept()
     except OSError as error:
         LOGGER.warning("cannot accept a connection: %s", error.strerror)
         time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
     with connection:  # the receiver has its own copy of the handle
-        if pool.load < listener.max_associations:
-            pool.give(connection, SERVE_TLS if door.tls else SERVE)
-        elif pool.refusals < _REFUSALS_AT_ONCE:
-            pool.give(connection, REFUSE_TLS if door.tls else REFUSE)
+        pool.give(connection, address[0], Word.SERVE_TLS if door.tls else Word.SERVE)
 
 
 @contextmanager

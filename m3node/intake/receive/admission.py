@@ -7,6 +7,7 @@ and certificates are right; the log and the audit trail say it exactly.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -37,6 +38,8 @@ class Refusal:
     alert : str
         Which alert it is to the audit trail (`m3node.audit.events.SecurityAlert`); empty when it is the node that
         cannot.
+    level : int
+        Of the line in the log.
     """
 
     result: int
@@ -44,6 +47,7 @@ class Refusal:
     reason: int
     words: str
     alert: Literal["node authentication", "limit", ""] = ""
+    level: int = logging.WARNING
 
 
 @dataclass(frozen=True, slots=True)

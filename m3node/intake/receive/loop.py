@@ -11,14 +11,14 @@ tests.
 
 from __future__ import annotations
 
-import logging
+import mmap
 import queue
 import socket
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -36,13 +36,20 @@ from m3node.intake.receive.passed_socket import ConnectionEndedError, PassedSock
 from m3node.intake.receive.status import Answer
 from m3node.intake.receive.tls_socket import TlsConnection, TlsSocket
 
-LOGGER = logging.getLogger(__name__)
-
 _Received = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
 _Primitive = _Received | P_DATA
 
 StoreHandler = Callable[[StoreRequest, PresentationContext], Answer]
 ReportHandler = Callable[[ReportRequest, PresentationContext], Answer]
+RequestHandler = Callable[[A_ASSOCIATE], tuple[int, int, int] | None]
+
+
+class TroubleHandler(Protocol):
+    """Hears why an association is aborted: what the peer did in words that follow its name, as in "was silent"."""
+
+    def __call__(self, words: str, *, limit: bool) -> None:
+        """Take it in; `limit` when the peer wants more than it may."""
+
 
 _PDU_HEAD = struct.Struct(">BBL")
 _PDV_HEAD = struct.Struct(">LBB")
@@ -51,7 +58,9 @@ _KNOWN_PDUS = range(0x01, 0x08)
 _INVALID_PDU = "Evt19"
 """Of the state machine (PS3.8 table 9-10): the association is aborted."""
 _OTHER_PDU_LIMIT = 1024 * 1024
-"""No association request is larger; a length above is noise, and believing it would reserve the memory."""
+"""No association request is larger; a length above is noise."""
+_PASSED_ON_LIMIT = 1024 * 1024
+"""Nor is a message that is left to pynetdicom, which keeps all of it in memory: a verification has no data set."""
 
 _FAREWELL_SECONDS = 1.0
 """How long the peer has, after our last PDU, to close the connection itself (PS3.8 9.1.5 lets it take ARTIM)."""
@@ -66,6 +75,7 @@ class BlockingUpperLayer(DULServiceProvider):
     def __init__(self, assoc: Association, overflow: Path, room: Watermark | None) -> None:
         super().__init__(assoc)
         self._body = bytearray()
+        self._passed_on = 0
         self._assembler = RequestAssembler(overflow, room)
         self.requests: list[Request] = []
 
@@ -146,22 +156,21 @@ class BlockingUpperLayer(DULServiceProvider):
             except Exception as error:
                 if event == _INVALID_PDU:
                     raise
-                LOGGER.warning("a peer sent a PDU with values that cannot be: %s; it is aborted", logs.describe(error))
-                self.event_queue.put(_INVALID_PDU)
+                self._invalid(f"sent a PDU with values that cannot be ({logs.describe(error)})")
 
     def _read_pdu_data(self) -> None:
         sock = cast(PassedSocket, self.socket)
         head = bytearray(_PDU_HEAD.size)
         sock.read_into(memoryview(head))
         kind, _, length = _PDU_HEAD.unpack(head)
-        limit = max(_OTHER_PDU_LIMIT, self.assoc.ae.maximum_pdu_size)
-        if kind not in _KNOWN_PDUS or length > limit:
-            LOGGER.warning("a peer sent what is no PDU of DICOM; the association is aborted")
-            self.event_queue.put(_INVALID_PDU)
+        most = self.assoc.acceptor.maximum_length if kind == _P_DATA_TF else _OTHER_PDU_LIMIT
+        if kind not in _KNOWN_PDUS or length > most:
+            if kind == _P_DATA_TF and self.state_machine.current_state == "Sta6":
+                self._invalid(f"sent a PDU of {length} bytes, and may send {most} (maximum_pdu_size)", limit=True)
+            else:
+                self._invalid("sent what is no PDU of DICOM")
             return
-        if len(self._body) < length:
-            self._body = bytearray(length)
-        body = memoryview(self._body)[:length]
+        body = self._room_for(kind, length)
         try:
             sock.read_into(body)
         except TimeoutError:
@@ -173,11 +182,30 @@ class BlockingUpperLayer(DULServiceProvider):
                 return
             pdu, event = self._decode_pdu(head + body)
         except Exception:  # noqa: BLE001
-            LOGGER.warning("a peer sent a PDU that cannot be decoded; the association is aborted")
-            self.event_queue.put(_INVALID_PDU)
+            self._invalid("sent a PDU that cannot be decoded")
             return
         self._recv_pdu.put(pdu)
         self.event_queue.put(event)
+
+    def _room_for(self, kind: int, length: int) -> memoryview:
+        if kind != _P_DATA_TF and length > len(self._body):
+            # Pages that nothing is written to take no memory: a stranger has no more of it than he has sent bytes.
+            return memoryview(mmap.mmap(-1, length))[:length] if length else memoryview(b"")
+        if len(self._body) < length:
+            self._body = bytearray(length)
+        return memoryview(self._body)[:length]
+
+    def _invalid(self, words: str, *, limit: bool = False) -> None:
+        cast(ServedAssociation, self.assoc).trouble(words, limit=limit)
+        self.event_queue.put(_INVALID_PDU)
+
+    def limit_objects(self, most: int, setting: str) -> None:
+        """Keep no data set that is larger."""
+        self._assembler.limit(most, setting)
+
+    def take_message(self) -> None:
+        """Begin to count anew: what was passed on was a whole message, and is taken care of."""
+        self._passed_on = 0
 
     def _take_data(self, body: memoryview) -> None:
         """Take in the presentation data values of a P-DATA-TF: what is answered here, all else by pynetdicom (DT-2)."""
@@ -205,6 +233,9 @@ class BlockingUpperLayer(DULServiceProvider):
                 self._pass_on(context_id, control, bytes(fragment))
 
     def _pass_on(self, context_id: int, control: int, value: bytes) -> None:
+        self._passed_on += len(value)
+        if self._passed_on > _PASSED_ON_LIMIT:
+            raise ValueError("a message is too long")
         primitive = P_DATA()
         primitive.presentation_data_value_list.append((context_id, bytes([control]) + value))
         self.assoc.dimse.receive_primitive(primitive)
@@ -219,10 +250,14 @@ class ServedAssociation(Association):
         Title, timeouts, PDU size and supported contexts of this node.
     client_socket : socket.socket
         The connection.
+    request : callable
+        Decides on the association: None to accept it, else result, source and reason of its rejection.
     store : callable
         Answers a C-STORE request, given it and its accepted presentation context.
     report : callable
         Answers an N-EVENT-REPORT request likewise.
+    trouble : callable
+        Hears why the association is aborted from here.
     overflow : Path
         Folder for data sets that are too large for the memory.
     room : Watermark, optional
@@ -236,15 +271,19 @@ class ServedAssociation(Association):
         ae: ApplicationEntity,
         client_socket: socket.socket,
         *,
+        request: RequestHandler,
         store: StoreHandler,
         report: ReportHandler,
+        trouble: TroubleHandler,
         overflow: Path,
         room: Watermark | None = None,
         tls: TlsConnection | None = None,
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
+        self._request = request
         self._store = store
         self._report = report
+        self.trouble = trouble
         self.dul = BlockingUpperLayer(self, overflow, room)
         self.acse_timeout = ae.acse_timeout  # sets the new layer's ARTIM timer too
         self._connection = PassedSocket(self, client_socket) if tls is None else TlsSocket(self, client_socket, tls)
@@ -256,6 +295,10 @@ class ServedAssociation(Association):
         self.acceptor.supported_contexts = ae.supported_contexts
         self.acceptor.address_info = AddressInformation.from_tuple(client_socket.getsockname())
         self.requestor.address_info = AddressInformation.from_tuple(client_socket.getpeername())
+
+    def limit_objects(self, most: int, setting: str) -> None:
+        """Keep no data set of more bytes; `setting` is why, for the answer."""
+        cast(BlockingUpperLayer, self.dul).limit_objects(most, setting)
 
     def interrupt(self) -> None:
         """End from another thread: the association's own thread wakes up and aborts."""
@@ -273,8 +316,11 @@ class ServedAssociation(Association):
         primitive = self.dul.receive_pdu(wait=True, timeout=self.acse_timeout)
         if isinstance(primitive, A_ASSOCIATE):
             self.requestor.primitive = primitive
-            evt.trigger(self, evt.EVT_REQUESTED, {})
-            if not self.is_aborted and not self.is_rejected:
+            # Not by pynetdicom's event: what is raised in its handlers is passed over, and the peer would be accepted.
+            rejection = self._request(primitive)
+            if rejection is not None:
+                self.acse.send_reject(*rejection)
+            else:
                 self._negotiate()
             if self.is_established:
                 self._run_reactor()
@@ -285,7 +331,7 @@ class ServedAssociation(Association):
         try:
             self.acse.negotiate_association()
         except Exception as error:  # noqa: BLE001 - what a peer asks for is nothing that pynetdicom was ready for
-            LOGGER.warning("a peer asked for what cannot be negotiated: %s; it is aborted", logs.describe(error))
+            self.trouble(f"asked for what cannot be negotiated ({logs.describe(error)})", limit=False)
             self.abort()
 
     def _run_reactor(self) -> None:
@@ -296,6 +342,7 @@ class ServedAssociation(Association):
             if layer.requests:
                 self._answer(layer.requests.pop(0))
             elif message is not None:
+                layer.take_message()
                 self._serve_request(message, cast(int, context_id))
             elif self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
@@ -312,7 +359,7 @@ class ServedAssociation(Association):
             elif not layer.is_alive():
                 return
             elif not layer.step():
-                LOGGER.warning("an association was silent for %g s and is aborted", self.network_timeout)
+                self.trouble(f"was silent for {self.network_timeout:g} s", limit=False)
                 self.abort()
                 return
         if self.is_established:
@@ -321,7 +368,7 @@ class ServedAssociation(Association):
     def _answer(self, request: Request) -> None:
         context = self._accepted_cx.get(request.context_id)
         if context is None:
-            LOGGER.warning("a peer sent a request in a presentation context that was not accepted")
+            self.trouble("sent a request in a presentation context that was not accepted", limit=False)
             self.abort()
             return
         answer = self._store(request, context) if isinstance(request, StoreRequest) else self._report(request, context)

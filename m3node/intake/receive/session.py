@@ -1,36 +1,32 @@
-"""What the node does with one association: admit or reject it, say what it negotiated, keep what it sends."""
+"""What the node does with one association: admit or reject it, say what it negotiated, and how it ended."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import time
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import cast
 
 from pydicom.uid import UID
 from pynetdicom import evt
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
-from m3node.errors import InputRejected
-from m3node.faults import fault_point
+from m3node.audit.events import Node, SecurityAlert
 from m3node.intake.receive import status as receive_status
-from m3node.intake.receive.admission import Admission, Admitted, Refusal
+from m3node.intake.receive.admission import Admitted, Refusal
+from m3node.intake.receive.answers import REPORT_BYTES, Answers
 from m3node.intake.receive.association import OpenLease
-from m3node.intake.receive.commitment import EVENT_ALL_STORED, EVENT_SOME_FAILED, keep_report, parse_report
-from m3node.intake.receive.contexts import COMMITMENT, STORAGE
+from m3node.intake.receive.contexts import COMMITMENT
+from m3node.intake.receive.desk import Desk
 from m3node.intake.receive.dimse import ReportRequest, StoreRequest
-from m3node.intake.receive.identity import identify
 from m3node.intake.receive.loop import ServedAssociation
 from m3node.intake.receive.peer import Peer
-from m3node.intake.receive.spool import Spool
+from m3node.intake.receive.shared import Shared
 from m3node.intake.receive.status import Answer
 from m3node.intake.receive.tls_socket import TlsConnection
-from m3node.intake.uid import is_uid
-from m3node.layout import DataLayout
+from m3node.metrics import counting
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,20 +35,11 @@ _CLASS_NOT_ACCEPTED = 3
 
 _NAMES = 8
 
-_REPORT_BYTES = 4 * 1024 * 1024
-"""Of a report's event information, which is read in memory: some 20 000 instances; each of our requests has one."""
-
-_STORAGE_CLASSES = frozenset(sop.uid for sop in STORAGE)
-
-
-class LeaseKeeper(Protocol):
-    """Opens and closes the leases that a process keeps alive."""
-
-    def open_lease(self, *, calling: str, called: str, peer: str) -> OpenLease:
-        """Begin a lease."""
-
-    def close_lease(self, lease: OpenLease) -> None:
-        """End a lease."""
+_OVER = {
+    "all": "local limit exceeded (listener.max_associations)",
+    "caller": "local limit exceeded (listener.callers.max_associations)",
+    "gone": "its connection has given way to others (listener.max_waiting)",
+}
 
 
 class Session:
@@ -60,109 +47,136 @@ class Session:
 
     Parameters
     ----------
-    ae : ApplicationEntity
-        This node.
-    admission : Admission
-        Whom it admits, and for what.
-    spool : Spool
-        Where instances go.
-    leases : LeaseKeeper
-        Who keeps the lease alive.
+    shared : Shared
+        Of the process.
     connection : socket.socket
         The accepted connection.
-    over_limit : bool
-        Whether to reject for want of room.
+    desk : Desk
+        Whom to ask about limits that hold over all processes.
     tls : TlsConnection, optional
         Where it came over TLS, and hands have been shaken.
     """
 
     def __init__(
-        self,
-        ae: ApplicationEntity,
-        admission: Admission,
-        spool: Spool,
-        leases: LeaseKeeper,
-        connection: socket.socket,
-        *,
-        over_limit: bool,
-        tls: TlsConnection | None = None,
+        self, shared: Shared, connection: socket.socket, desk: Desk, *, tls: TlsConnection | None = None
     ) -> None:
-        self._admission = admission
-        self._spool = spool
-        self._layout = DataLayout(spool.data_root)
-        self._leases = leases
-        self._over_limit = over_limit
-        self._calling = ""
+        self._shared = shared
+        self._desk = desk
         self._peer = Peer(connection.getpeername()[0], tls.shown if tls is not None else None)
+        self._calling = ""
+        self._answers: Answers | None = None
         self._lease: OpenLease | None = None
-        self._counts = {"new": 0, "duplicate": 0, "revision": 0, "refused": 0}
+        self._accepted = False
+        self._result = "silent"
         self._association = ServedAssociation(
-            ae,
+            shared.ae,
             connection,
+            request=self._on_request,
             store=self._on_store,
             report=self._on_report,
-            overflow=spool.incoming,
-            room=spool.room,
+            trouble=self._on_trouble,
+            overflow=shared.spool.incoming,
+            room=shared.spool.room,
             tls=tls,
         )
-        for event, handler in (
-            (evt.EVT_REQUESTED, self._on_requested),
-            (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_C_ECHO, self._on_echo),
-        ):
-            self._association.bind(event, handler)
+        self._association.bind(evt.EVT_ACCEPTED, self._on_accepted)
+        self._association.bind(evt.EVT_C_ECHO, self._on_echo)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it is an association, and no connection that has asked for nothing yet."""
+        return self._answers is not None
 
     def run(self) -> None:
         """Serve it in the calling thread, until it is released, aborted or interrupted."""
         try:
             self._association.run_reactor()
         finally:
-            if self._lease is not None:
+            if self._accepted:
                 self._log_end()
+                self._result = "accepted" if self._association.is_released else "lost"
+            counting.association_ended(self._result)
+            if self._lease is not None:
                 with suppress(OSError):  # without its last line the lease ends when its touches do
-                    self._leases.close_lease(self._lease)
+                    self._shared.leases.close_lease(self._lease)
 
     def interrupt(self) -> None:
         """Abort it, from another thread."""
+        if self._answers is not None:
+            self._answers.hurry()
         self._association.interrupt()
 
-    def _on_requested(self, event: evt.Event) -> None:
-        request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+    def _on_request(self, request: A_ASSOCIATE) -> tuple[int, int, int] | None:
+        """Decide on an association: None to accept it, else result, source and reason of its rejection."""
         self._calling = request.calling_ae_title.strip()
         called = request.called_ae_title.strip()
-        admitted = self._admission.admit(calling=self._calling, called=called, peer=self._peer)
-        refused = admitted if isinstance(admitted, Refusal) else None
-        level = logging.WARNING
-        room = self._spool.room
-        if refused is None and self._over_limit:
-            refused = Refusal(2, 3, 2, "local limit exceeded (listener.max_associations)", "limit")
-        if refused is None and room is not None and room.below() and not _only_reports(request):
+        decided = self._decide(request, called)
+        if isinstance(decided, Admitted):
+            limits = decided.limits
+            if decided.may_store:
+                self._association.limit_objects(limits.max_object_bytes, limits.max_object_setting)
+            else:
+                self._association.limit_objects(REPORT_BYTES, f"{REPORT_BYTES} bytes")
+            self._association.acceptor.supported_contexts = decided.contexts()
+            self._association.acceptor.maximum_length = limits.maximum_pdu_size
+            self._association.network_timeout = limits.idle_seconds
+            self._answers = Answers(
+                self._shared, decided, address=self._peer.address, lease=self._lease, desk=self._desk
+            )
+            return None
+        self._result = "rejected" if decided.alert == "node authentication" else "limit"
+        answer = (decided.result, decided.source, decided.reason)
+        calling = _printable(self._calling)
+        self._shared.lines.say(
+            decided.level,
+            f"rejected an association from {calling} at {self._peer.address} to {_printable(called)}: "
+            f"{decided.words} [{'/'.join(map(str, answer))}]",
+        )
+        if decided.alert:
+            self._shared.trail.record(SecurityAlert(decided.alert, Node(calling, self._peer.address), decided.words))
+        return answer
+
+    def _decide(self, request: A_ASSOCIATE, called: str) -> Admitted | Refusal:
+        admitted = self._shared.admission.admit(calling=self._calling, called=called, peer=self._peer)
+        if isinstance(admitted, Refusal):
+            return admitted
+        room = self._shared.spool.room
+        if room is not None and room.below() and not _only_reports(request):
+            words = f"local limit exceeded: less than {room.mb:g} MB are free (disk.refuse_free_mb)"
             # The acceptor says so once; a sender that knocks for hours must not fill the log as well.
-            level = logging.DEBUG
-            refused = Refusal(2, 3, 2, f"local limit exceeded: less than {room.mb:g} MB are free (disk.refuse_free_mb)")
-        if refused is None and isinstance(admitted, Admitted):
-            event.assoc.acceptor.supported_contexts = admitted.contexts()
+            return Refusal(2, 3, 2, words, level=logging.DEBUG)
+        grant = self._desk.admit(admitted.title)
+        if grant != "granted":
+            return Refusal(2, 3, 2, _OVER[grant], "limit")
+        if admitted.may_store:
             try:
                 # Before it is accepted: an association without a lease could deliver unseen.
-                if admitted.may_store:
-                    self._lease = self._leases.open_lease(calling=self._calling, called=called, peer=self._peer.address)
+                self._lease = self._shared.leases.open_lease(
+                    calling=self._calling, called=called, peer=self._peer.address
+                )
             except OSError as error:
-                refused = Refusal(2, 3, 1, f"temporary congestion: the data folder refuses ({error.strerror})")
-        if refused is not None:
-            LOGGER.log(
-                level,
-                "rejected an association from %s at %s to %s: %s [%d/%d/%d]",
-                _printable(self._calling),
-                self._peer.address,
-                _printable(called),
-                refused.words,
-                refused.result,
-                refused.source,
-                refused.reason,
-            )
-            event.assoc.acse.send_reject(refused.result, refused.source, refused.reason)
+                return Refusal(2, 3, 1, f"temporary congestion: the data folder refuses ({error.strerror})")
+        return admitted
+
+    def _on_trouble(self, words: str, *, limit: bool) -> None:
+        """Hear why the association is aborted, or its request cannot be read."""
+        self._result = "limit" if limit else "other"
+        calling = _printable(self._calling)
+        self._shared.lines.say(
+            logging.WARNING, f"{calling or 'somebody'} at {self._peer.address} {words}: the association is aborted"
+        )
+        if limit or not self.admitted:
+            node = Node(calling, self._peer.address)
+            self._shared.trail.record(SecurityAlert("limit" if limit else "node authentication", node, f"it {words}"))
+
+    def _on_store(self, request: StoreRequest, context: PresentationContext) -> Answer:
+        return cast(Answers, self._answers).store(request, context)
+
+    def _on_report(self, request: ReportRequest, context: PresentationContext) -> Answer:
+        return cast(Answers, self._answers).report(request, context)
 
     def _on_accepted(self, event: evt.Event) -> None:
+        self._accepted = True
         if self._lease is not None:
             LOGGER.info("association from %s at %s: %s", self._calling, self._peer.address, self._lease.id)
         else:
@@ -195,95 +209,6 @@ class Session:
         LOGGER.info("echo from %s", self._calling)
         return receive_status.SUCCESS
 
-    def _on_report(self, request: ReportRequest, context: PresentationContext) -> Answer:
-        answer = self._report(request, context)
-        if answer.status != receive_status.SUCCESS:
-            LOGGER.warning(
-                "refused a report from %s with status 0x%04X: %s", self._calling, answer.status, answer.comment
-            )
-        return answer
-
-    def _report(self, request: ReportRequest, context: PresentationContext) -> Answer:
-        if not request.sop_class_uid == context.abstract_syntax == COMMITMENT.uid:
-            return Answer(receive_status.NO_SUCH_CLASS, "not an event of Storage Commitment Push Model")
-        if request.event_type not in (EVENT_ALL_STORED, EVENT_SOME_FAILED):
-            return Answer(receive_status.NO_SUCH_EVENT_TYPE, f"no event type {request.event_type}")
-        try:
-            if request.trouble is not None:
-                raise request.trouble
-            if len(request.data) > _REPORT_BYTES:
-                return Answer(receive_status.INVALID_ARGUMENT, f"longer than {_REPORT_BYTES} bytes")
-            report = parse_report(
-                request.data,
-                context.transfer_syntax[0],
-                event_type=request.event_type,
-                sender=self._calling,
-                received_at=time.time(),
-            )
-            fault_point("report.before")
-            # Before the answer: no peer is bound to report twice.
-            new = keep_report(self._layout, report)
-            fault_point("report.after")
-        except InputRejected as error:
-            return Answer(receive_status.INVALID_ARGUMENT, error.message)
-        except OSError as error:
-            return receive_status.of_disk_report(error)
-        LOGGER.info(
-            "storage commitment of transaction %s from %s: %d committed, %d failed%s",
-            report.transaction_uid,
-            self._calling,
-            len(report.committed),
-            len(report.failed),
-            "" if new else " (reported before)",
-        )
-        return Answer(receive_status.SUCCESS)
-
-    def _on_store(self, request: StoreRequest, context: PresentationContext) -> Answer:
-        answer = self._store(request, cast(UID, context.abstract_syntax), context.transfer_syntax[0])
-        if answer.status != receive_status.SUCCESS:
-            self._counts["refused"] += 1
-            uid = request.sop_instance_uid
-            LOGGER.warning(
-                "refused instance %s from %s with status 0x%04X: %s",
-                uid if is_uid(uid) else "(no valid UID)",
-                self._calling,
-                answer.status,
-                answer.comment,
-            )
-        return answer
-
-    def _store(self, request: StoreRequest, abstract_syntax: str, transfer_syntax: str) -> Answer:
-        if request.sop_class_uid != abstract_syntax:
-            return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not that of the presentation context")
-        if abstract_syntax not in _STORAGE_CLASSES:
-            return Answer(receive_status.CLASS_NOT_SUPPORTED, "SOP class is not one of storage")
-        try:
-            if request.trouble is not None:
-                raise request.trouble
-            identity = identify(request.data, transfer_syntax)
-            for kind, own, commanded in (
-                ("SOP class", identity.sop_class_uid, request.sop_class_uid),
-                ("SOP instance", identity.sop_instance_uid, request.sop_instance_uid),
-            ):
-                if own != commanded:
-                    return Answer(receive_status.DOES_NOT_MATCH, f"command and data set disagree on the {kind}")
-            stored = self._spool.store(
-                identity, request.data, transfer_syntax_uid=transfer_syntax, sender=self._calling
-            )
-            # Named before the answer: once the sender hears of success, the keeper can know of the instance.
-            path = str(stored.path.relative_to(self._spool.data_root))
-            cast(OpenLease, self._lease).append(
-                path, stored.status, urgent=request.urgent, sop_class=identity.sop_class_uid
-            )
-        except InputRejected as error:
-            return receive_status.of_rejection(error)
-        except OSError as error:
-            return receive_status.of_disk(error)
-        self._counts[stored.status] += 1
-        if stored.status == "revision":
-            LOGGER.warning("instance %s was stored before with other bytes: kept beside", identity.sop_instance_uid)
-        return Answer(receive_status.SUCCESS)
-
     def _log_end(self) -> None:
         association = self._association
         how = "released" if association.is_released else "aborted" if association.is_aborted else "lost"
@@ -291,7 +216,7 @@ class Session:
             "association from %s %s: %d new, %d duplicate, %d revised, %d refused",
             self._calling,
             how,
-            *(self._counts[kind] for kind in ("new", "duplicate", "revision", "refused")),
+            *(cast(Answers, self._answers).counts[kind] for kind in ("new", "duplicate", "revision", "refused")),
         )
 
 
