@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from m3node.cli.options import add_config, add_data_dir, load_settings, text_epilog
@@ -19,13 +20,15 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "status",
         help="show what the node does, and what is stuck",
-        description="Shows the roles that are alive, the jobs and deliveries that wait, run or failed, the disk and "
-        "the database; or all that is known of one study. Also while the node is down. Exit status: 0, 1 when the "
-        "database cannot be used or the study is unknown, 2 on wrong usage or settings.",
+        description="Shows the roles that are alive, the jobs and deliveries that wait, run or failed, the disk, the "
+        "database, and what of the node's health wants a look; or all that is known of one study. Also while the node "
+        "is down. Exit status: 0, 1 when the database cannot be used or the study is unknown, 2 on wrong usage or "
+        "settings.",
         epilog=text_epilog(
             "m3node status --config /etc/m3node.toml",
             "m3node status --study 1.2.826.0.1.3680043.8.498.1",
             "m3node status --json | jq '.roles[] | select(.running | not) | .name'",
+            "m3node status --json | jq -e .ready",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,16 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments)
     if arguments.study:
         return _show_study(settings, arguments.study, as_json=arguments.json)
-    from m3node.cli.showing import console  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.cli.health_text import health_lines  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.cli.showing import console  # noqa: PLC0415
     from m3node.cli.status_text import glance_lines  # noqa: PLC0415
+    from m3node.health.checks import checks_of, ready  # noqa: PLC0415
     from m3node.jobs.node.glance import look, to_json  # noqa: PLC0415
 
     glance = look(settings, time.time())
+    checks = checks_of(settings, glance)
     if arguments.json:
-        print(json.dumps(to_json(glance), indent=1))
+        health = {"ready": ready(checks), "checks": [asdict(item) for item in checks]}
+        print(json.dumps(to_json(glance) | health, indent=1))
     else:
         out = console()
-        for line in glance_lines(glance):
+        for line in (*glance_lines(glance), *health_lines(checks)):
             out.print(line)
     return 1 if glance.trouble else 0
 
