@@ -19,13 +19,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from m3node.audit.coalescing import Coalescing
-from m3node.audit.events import Event, SecurityAlert
+from m3node.audit.events import (
+    ApplicationActivity,
+    AuditLogUsed,
+    Event,
+    InstancesAccessed,
+    InstancesTransferred,
+    SecurityAlert,
+    UserAuthentication,
+)
 from m3node.audit.files import append, folder_of
 from m3node.audit.messages import Reporter, encoded
 from m3node.logs import describe
+from m3node.metrics import counting
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_KINDS: dict[type, str] = {
+    ApplicationActivity: "application_activity",
+    InstancesTransferred: "instances_transferred",
+    SecurityAlert: "security_alert",
+    AuditLogUsed: "audit_log_used",
+    UserAuthentication: "user_authentication",
+    InstancesAccessed: "instances_accessed",
+}
+"""How the metrics call them (`m3node.metrics.families.AUDIT_KINDS`)."""
 
 KEPT = 1000
 """Messages that wait in memory for a disk that takes them."""
@@ -126,6 +145,7 @@ class AuditTrail:
             self._wake_later()
 
     def _write(self, event: Event, at: float | None, *, again: int = 0) -> None:
+        counting.audit_event(_KINDS[type(event)])
         self._waiting.append(encoded(event, self._reporter, time.time() if at is None else at, again=again))
         self._flush()
 
@@ -135,6 +155,7 @@ class AuditTrail:
             try:
                 append(self._folder, self._waiting[0], time.time())
             except OSError as error:
+                counting.audit_failed()
                 self._refused(error)
                 return
             self._waiting.popleft()

@@ -20,21 +20,27 @@ from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-LISTEN, DELIVER, WATCH = "listen", "deliver", "watch"
+LISTEN, DELIVER, WATCH, AUDIT = "listen", "deliver", "watch", "audit"
 """Names of locks; those of the worker slots are `m3node.jobs.locks.slot_lock`."""
 
 AGAIN_SECONDS = 5.0
 """Between two looks whether a database that is away has come back."""
 
 
-def listening() -> tuple[Role, ...]:
+def listening(settings: Settings) -> tuple[Role, ...]:
     """Return the processes that receive: what comes in is stored, sorted, and handed over to the workers."""
     return (
         Role("acceptor", _acceptor, essential=True),
         # Quiet is counted from when senders can come back, not from when their node began to start.
         Role("keeper", _keeper, after="acceptor", last=True),
         Role("clerk", _clerk, last=True),
+        *(Role(name, _audit, last=True) for name in auditing(settings)),
     )
+
+
+def auditing(settings: Settings) -> tuple[str, ...]:
+    """Return the role, and the lock, that forwards the audit trail; none where it goes nowhere."""
+    return (AUDIT,) if settings.audit.syslog.host else ()
 
 
 def serving(settings: Settings) -> tuple[Role, ...]:
@@ -42,13 +48,13 @@ def serving(settings: Settings) -> tuple[Role, ...]:
     slots = range(settings.jobs.slots)
     watching = (Role(WATCH, _watch),) if settings.watch.folder is not None else ()
     workers = (Role(slot_lock(slot), partial(_worker, slot)) for slot in slots)
-    return (*listening(), *workers, Role(DELIVER, _deliver), *watching)
+    return (*listening(settings), *workers, Role(DELIVER, _deliver), *watching)
 
 
 def locks_taken(settings: Settings) -> tuple[str, ...]:
     """Return the locks that `serving` processes take for themselves, besides ``listen``."""
     watching = (WATCH,) if settings.watch.folder is not None else ()
-    return (*(slot_lock(slot) for slot in range(settings.jobs.slots)), DELIVER, *watching)
+    return (*(slot_lock(slot) for slot in range(settings.jobs.slots)), DELIVER, *auditing(settings), *watching)
 
 
 def work(settings: Settings, slot: int, stop: threading.Event) -> None:
@@ -183,6 +189,13 @@ def _clerk(settings: Settings, stop: threading.Event, report: Report) -> None:
 
     if prepared(settings, stop):
         run_clerk(settings, stop)
+
+
+def _audit(settings: Settings, stop: threading.Event, report: Report) -> None:
+    from m3node.audit.forwarding import forward  # noqa: PLC0415
+
+    with hold(DataLayout(settings.data_dir), AUDIT):
+        forward(settings, stop)
 
 
 def _worker(slot: int, settings: Settings, stop: threading.Event, report: Report) -> None:

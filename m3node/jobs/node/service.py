@@ -15,6 +15,7 @@ from m3node.intake.receive.ports import Ports
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.locks import hold, left_by
 from m3node.jobs.node import roles
+from m3node.jobs.node.activity import active
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -46,7 +47,14 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
     """
     if settings.watch.folder is not None:
         roles.prepare_watch(settings)
-    _run(settings, stop, roles.serving(settings), roles.locks_taken(settings), ready_file)
+    _run(
+        "serve",
+        settings,
+        stop,
+        processes=roles.serving(settings),
+        free=roles.locks_taken(settings),
+        ready_file=ready_file,
+    )
 
 
 def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None = None) -> None:
@@ -59,12 +67,21 @@ def listen(settings: Settings, stop: threading.Event, *, ready_file: Path | None
     StartError
         The port cannot be listened on.
     """
-    _run(settings, stop, roles.listening(), (), ready_file)
+    _run(
+        "listen",
+        settings,
+        stop,
+        processes=roles.listening(settings),
+        free=roles.auditing(settings),
+        ready_file=ready_file,
+    )
 
 
 def _run(
+    name: str,
     settings: Settings,
     stop: threading.Event,
+    *,
     processes: Sequence[Role],
     free: Sequence[str],
     ready_file: Path | None,
@@ -75,13 +92,14 @@ def _run(
     if settings.listener.tls.certificate_file is not None:
         # Who sets them up hears it now. Files that break later are no reason for a running node to go down.
         listener_context(settings.listener.tls)
-    with hold(layout, roles.LISTEN):
+    before = left_by(layout, roles.LISTEN)
+    with hold(layout, roles.LISTEN), active(settings, name, before=before):
         layout.create()
-        for name in free:
+        for lock in free:
             # The process that is the role takes it again. Looked at here, so that a role that runs apart is named
             # at the start, and not by a process that is started in vain for ever.
-            left = left_by(layout, name)
-            with hold(layout, name) as tenure:
+            left = left_by(layout, lock)
+            with hold(layout, lock) as tenure:
                 tenure.leaves_something = left is not None
         try:
             prepare(settings)
