@@ -12,6 +12,7 @@ from pathlib import Path
 from documents.created import created_tables
 from documents.markers import blocks, filled
 from documents.network import network_tables
+from documents.tls import tls_tables
 
 CONFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
 
@@ -19,7 +20,7 @@ CONFORMANCE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
 def made_tables(folder: Path) -> dict[str, str]:
     """Every table, by name; ``folder`` takes what is made on the way."""
     created, tables = created_tables(folder)
-    return {**network_tables(created), **tables}
+    return {**network_tables(created), **tls_tables(), **tables}
 
 
 def main() -> int:

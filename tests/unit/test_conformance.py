@@ -18,7 +18,8 @@ from m3node.intake.receive.admission import Refusal, admission_of
 from m3node.intake.receive.contexts import SOPClass
 from m3node.intake.receive.peer import Peer
 from m3node.results.objects import ObjectKind
-from m3node.settings import Caller, Destination, ListenerSettings, Settings
+from m3node.settings import Caller, ListenerSettings, ListenerTls, Settings
+from m3node.tls.contexts import TLS12_SUITES, TLS13_SUITES
 from write_documents import CONFORMANCE, made_tables
 
 TEXT = CONFORMANCE.read_text(encoding="utf-8")
@@ -168,10 +169,21 @@ def test_patient_and_study_come_from_the_source_and_from_nowhere_else(made: dict
     assert set(origin.values()) == {"SRC"}
 
 
-def test_it_says_that_dimse_has_no_tls_for_as_long_as_there_is_no_setting_for_it() -> None:
-    dimse_settings = [*ListenerSettings.model_fields, *Destination.model_fields]
-    has_tls = any("tls" in name for name in dimse_settings)
-    assert ("TLS for DIMSE: none in this version" in TEXT) == (not has_tls)
+def test_the_statement_names_the_profile_of_tls_and_every_setting_of_it() -> None:
+    security = TEXT.partition("\n## 6 Security")[2].partition("\n## 7 ")[0]
+    assert "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile" in security
+    settings = ListenerTls.model_fields
+    assert [name for name in settings if f"`listener.tls.{name}`" not in security and f"`{name}`" not in security] == []
+
+
+def test_the_suites_are_named_as_the_registry_has_them(made: dict[str, str]) -> None:
+    named = {name.strip("`") for _, name in rows(made["tls-suites"])}
+    assert {
+        "TLS_AES_128_GCM_SHA256",
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    } <= named
+    assert len(named) == len(TLS12_SUITES) + len(TLS13_SUITES)
 
 
 def test_the_statement_links_to_documents_that_exist() -> None:
