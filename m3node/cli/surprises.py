@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from m3node.cli.surprises_tls import find_tls_surprises
 from m3node.results.objects import ObjectKind
@@ -74,8 +75,12 @@ def _sending(settings: Settings) -> Iterator[str]:
     if loops:
         yield f"results go to this node itself: destinations {', '.join(loops)} has the listener's own port"
     for destination in settings.destinations:
-        if destination.url.startswith("http://") and (destination.user or destination.bearer_token_file):
+        if not destination.url.startswith("http://"):
+            continue
+        if destination.user or destination.bearer_token_file:
             yield f"destination {destination.name} gets its password or token unencrypted: its url is no https://"
+        elif not _is_loopback(urlsplit(destination.url).hostname or ""):
+            yield f"destination {destination.name} gets patients' objects in the clear: its url is no https://"
 
 
 def _routing(settings: Settings) -> Iterator[str]:
@@ -150,8 +155,10 @@ def _secrets(settings: Settings, config: Path | None) -> Iterator[str]:
 
 def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     def of(destination: Destination) -> Iterator[tuple[str, Path | None]]:
-        for key in ("bearer_token_file", "password_file", "client_key_file", "client_key_password_file"):
+        for key in ("bearer_token_file", "password_file", "client_key_password_file"):
             yield f"{key} of destination {destination.name}", getattr(destination, key)
+        key_file = destination.client_key_file or destination.client_certificate_file
+        yield f"client_key_file of destination {destination.name}", key_file
 
     tls, syslog, web = settings.listener.tls, settings.audit.syslog, settings.web
     named = chain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from m3node.delivery.address import terms_of
 from m3node.errors import ConfigError
 from m3node.settings import Settings
 from m3node.tls.in_use import CertificateInUse, certificates_in_use
@@ -13,7 +14,7 @@ from m3node.tls.listening import listener_context
 
 def find_tls_surprises(settings: Settings) -> Iterator[str]:
     """Say what of TLS is allowed but seldom meant; one sentence each: what, and which key changes it."""
-    return chain(_callers(settings), _certificates(settings))
+    return chain(_callers(settings), _certificates(settings), _destinations(settings))
 
 
 def _callers(settings: Settings) -> Iterator[str]:
@@ -47,6 +48,19 @@ def _certificates(settings: Settings) -> Iterator[str]:
         except ConfigError as error:
             if not any(other.error and other.error in str(error) for other in found):
                 yield f"the node will not start: {error}"
+
+
+def _destinations(settings: Settings) -> Iterator[str]:
+    """Say which destinations cannot be called, because a key or a password is not that of its certificate."""
+    unread = {certificate.setting for certificate in certificates_in_use(settings) if certificate.error}
+    for destination in settings.destinations:
+        said = {f"destinations.{destination.name}.{key}" for key in ("ca_file", "client_certificate_file")}
+        if said & unread or not (destination.tls or destination.url.startswith("https://")):
+            continue
+        try:
+            terms_of(destination, settings.delivery.tls_minimum).context()
+        except ConfigError as error:
+            yield f"destination {destination.name} gets nothing: {error}"
 
 
 def _of_one(certificate: CertificateInUse) -> Iterator[str]:

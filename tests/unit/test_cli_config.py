@@ -179,6 +179,16 @@ def test_a_password_over_plain_http_is_warned_of(working: Path, tmp_path: Path) 
     assert "unencrypted" in warning
 
 
+def test_objects_over_plain_http_are_warned_of_unless_they_stay_on_this_machine(working: Path) -> None:
+    def warnings(url: str) -> list[str]:
+        return list(find_surprises(load(working, {"destinations": [{"name": "web", "url": url}]})))
+
+    (warning,) = warnings("http://web.example/dicom-web")
+    assert warning == "destination web gets patients' objects in the clear: its url is no https://"
+    for url in ("https://web.example/", "http://127.0.0.1:8042/dicom-web", "http://[::1]/", "http://localhost/"):
+        assert warnings(url) == []
+
+
 def test_wrong_settings_exit_with_2_and_name_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text("[listener]\nprot = 1\n", encoding="utf-8")
@@ -252,3 +262,19 @@ def test_a_key_that_others_may_read_is_warned_of(working: Path, tmp_path: Path) 
     (warning,) = find_surprises(load(working, {**over_tls(authority, own), "listener.plain": False}))
     assert "others may read" in warning
     assert "listener.tls.key_file" in warning
+
+
+def test_a_destination_that_cannot_be_called_with_its_files_is_warned_of_once(working: Path, tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path / "other")
+    own, strange = authority.issue("node"), other.issue("node")
+
+    def warnings(**settings: object) -> list[str]:
+        files = {"ca_file": authority.file, "client_certificate_file": own.certificate, "client_key_file": own.key}
+        web = {"name": "web", "url": "https://web.example/dicom-web", **files, **settings}
+        return list(find_surprises(load(working, {"destinations": [web]})))
+
+    assert warnings() == []
+    (warning,) = warnings(client_key_file=strange.key)
+    assert warning.startswith("destination web gets nothing: the key in ")
+    (warning,) = warnings(ca_file=tmp_path / "none.pem")
+    assert warning.endswith("none.pem: No such file or directory (destinations.web.ca_file)")
