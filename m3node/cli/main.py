@@ -12,7 +12,7 @@ from m3node.logs import to_terminal
 
 COMMANDS: tuple[str, ...] = (
     *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover"),
-    *("listen", "worker", "deliver", "watch"),
+    *("listen", "worker", "deliver", "watch", "web"),
     *("echo", "send", "config", "model", "demo", "evaluate", "phantoms", "attention"),
 )
 """Modules below ``m3node.cli`` that add a subcommand; imported on demand, so that ``--version`` is quick."""

@@ -207,7 +207,7 @@ def _memory(model: GemmaModel) -> dict[str, Any]:
 
 
 def _print(shown: dict[str, Any]) -> None:
-    from m3node.cli.showing import megabytes  # noqa: PLC0415
+    from m3node.jobs.node.amounts import megabytes  # noqa: PLC0415
 
     model, device, memory, answer = shown["model"], shown["device"], shown["memory"], shown["answer"]
     revision = f" @ {model['revision']}" if model["revision"] else ""

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m3node.jobs.ledger.view_types import DeliveryView, RunView
+from m3node.jobs.node.amounts import age
 
 GOOD, BAD, CARE = "green", "bold red", "yellow"
 
@@ -24,28 +25,6 @@ def table(*headings: str, numbers: Iterable[str] = ()) -> Table:
     for heading in headings:
         made.add_column(heading, justify="right" if heading in set(numbers) else "left", overflow="fold")
     return made
-
-
-def age(seconds: float) -> str:
-    """Say how long something is, in the one or two units that count.
-
-    >>> age(7), age(200), age(9000), age(400_000)
-    ('7 s', '3 min', '2 h 30 min', '4 d 15 h')
-    """
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if hours == 0:
-        return f"{minutes} min"
-    if days == 0:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
-
-
-def megabytes(mb: float) -> str:
-    """Say how much room something is."""
-    return f"{mb / 1e6:.1f} TB" if mb >= 1e6 else f"{mb / 1000:.1f} GB" if mb >= 1000 else f"{mb:.0f} MB"
 
 
 def progress(run: RunView) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.text import Text
 
-from m3node.cli.showing import BAD, CARE, GOOD, age, delivery_lines, megabytes, run_lines, table
+from m3node.cli.showing import BAD, CARE, GOOD, delivery_lines, run_lines, table
 from m3node.jobs.engine.names import slot_of
 from m3node.jobs.ledger.view_types import DestinationView, Overview, StudyView
 from m3node.jobs.locks import slot_lock, slot_of_lock
+from m3node.jobs.node.amounts import age, megabytes
 from m3node.jobs.node.glance import Glance
 
 SHOWN = 20

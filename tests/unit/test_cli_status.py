@@ -16,7 +16,7 @@ from rich.console import Console
 from ledgers import opened_ledger, put_received
 from m3node.cli import main
 from m3node.cli.main import build_parser
-from m3node.cli.showing import age, run_lines
+from m3node.cli.showing import run_lines
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.intake.series.manifest import Manifest
@@ -24,6 +24,7 @@ from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.view_types import RunView
 from m3node.jobs.locks import hold
+from m3node.jobs.node.amounts import age
 from m3node.layout import DataLayout
 from m3node.rejection import Reason, Rejection
 from m3node.results.findings import Outcome

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 
 from m3node import __version__
 from m3node.errors import ConfigError, DatabaseError
-from m3node.jobs.ledger import views
+from m3node.jobs.ledger import lists, views
 from m3node.jobs.ledger.database import describe_url, ledger_url, open_engine
-from m3node.jobs.ledger.view_types import DeliveryView, Overview
+from m3node.jobs.ledger.view_types import Overview
 from m3node.jobs.locks import Holder, holder, left_by, roles_seen, slot_lock, slot_of_lock
 from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
 from m3node.layout import DataLayout
@@ -132,7 +132,7 @@ def look(settings: Settings, now: float) -> Glance:
         engine = existing_ledger(settings)
         try:
             overview = views.overview(engine, now)
-            dead = _dead(views.dead_letters(engine))
+            dead = _dead(engine)
         finally:
             engine.dispose()
     except DatabaseError as error:
@@ -212,11 +212,13 @@ def _disk(settings: Settings) -> DiskView:
     return DiskView(usage.total / 1e6, free, warn, refuse, state)
 
 
-def _dead(letters: tuple[DeliveryView, ...]) -> tuple[DeadView, ...]:
-    alike: dict[tuple[str, str], list[DeliveryView]] = {}
-    for letter in letters:
-        alike.setdefault((letter.destination, letter.last_error), []).append(letter)
-    return tuple(
-        DeadView(destination, error, len(found), f"{destination}/{found[0].name}")
-        for (destination, error), found in alike.items()
-    )
+def _dead(engine: Engine) -> tuple[DeadView, ...]:
+    views_of_groups = []
+    for group in lists.dead_groups(engine):
+        oldest = lists.dead_letters(engine, group.destination, group.last_error, limit=1)
+        # None when it was requeued between the two questions.
+        views_of_groups += [
+            DeadView(group.destination, group.last_error, group.count, f"{letter.destination}/{letter.name}")
+            for letter in oldest
+        ]
+    return tuple(views_of_groups)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from m3node.errors import DatabaseError
-from m3node.intake.receive.ports import Ports
 from m3node.jobs.engine.setup import prepare
 from m3node.jobs.locks import hold, left_by
 from m3node.jobs.node import roles
 from m3node.jobs.node.activity import active
+from m3node.jobs.node.ready import Ready
 from m3node.jobs.node.supervisor import Role, Supervisor
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -24,7 +21,9 @@ from m3node.tls.listening import listener_context
 _log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None = None) -> None:
+def serve(
+    settings: Settings, stop: threading.Event, *, ready_file: Path | None = None, beside: Sequence[Role] = ()
+) -> None:
     """Run all roles on this machine until ``stop`` is set; call it from the main thread.
 
     Parameters
@@ -35,7 +34,9 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
         Ends the node in order.
     ready_file : Path, optional
         Written as JSON (``host``, ``port``, ``tls_port``, ``ae_title``, ``pid``) once the node listens; a port that it
-        does not have is null. Removed before that.
+        does not have is null. Removed before that. ``web_port`` is added once the page is served.
+    beside : sequence of Role
+        Processes that this package does not know; each holds the lock of its name.
 
     Raises
     ------
@@ -51,8 +52,8 @@ def serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None 
         "serve",
         settings,
         stop,
-        processes=roles.serving(settings),
-        free=roles.locks_taken(settings),
+        processes=(*roles.serving(settings), *beside),
+        free=(*roles.locks_taken(settings), *(role.name for role in beside)),
         ready_file=ready_file,
     )
 
@@ -106,33 +107,6 @@ def _run(
         except DatabaseError as error:
             # What comes in is stored all the same, and waits for the processes that wait for the database.
             _log.error("%s; series are received, and processed when it is there", error)
-        Supervisor(processes, settings, partial(_on_ready, settings, ready_file)).run(stop)
+        Supervisor(processes, settings, Ready(settings, ready_file)).run(stop)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
-
-
-def _on_ready(settings: Settings, ready_file: Path | None, role: str, value: object) -> Settings | None:
-    if role != "acceptor" or not isinstance(value, Ports):
-        return None
-    listener = settings.listener
-    if value.plain is not None:
-        _log.info("listening on %s:%d as %s", listener.host, value.plain, listener.ae_title)
-    if value.tls is not None:
-        _log.info("listening on %s:%d over TLS as %s", listener.host, value.tls, listener.ae_title)
-    if not listener.callers:
-        _log.warning("listener.callers is empty: every caller is refused")
-    if ready_file is not None:
-        facts = {
-            "host": listener.host,
-            "port": value.plain,
-            "tls_port": value.tls,
-            "ae_title": listener.ae_title,
-            "pid": os.getpid(),
-        }
-        temporary = ready_file.with_name(f".{ready_file.name}.part")
-        temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        temporary.replace(ready_file)
-    # What the system chose stays the same for processes that are started again.
-    tls = listener.tls.model_copy(update={"port": listener.tls.port if value.tls is None else value.tls})
-    port = listener.port if value.plain is None else value.plain
-    return settings.model_copy(update={"listener": listener.model_copy(update={"port": port, "tls": tls})})
