@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,6 +73,7 @@ def reporter(
     calling: str = "PACS",
     called: str = "M3NODE",
     roles: tuple[bool, bool] | None = (False, True),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
     """An association as a peer opens it to report; ``roles`` are SCU and SCP of its role selection item."""
     ae = AE(ae_title=calling)
@@ -82,6 +84,7 @@ def reporter(
         contexts=[build_context(uid) for uid in classes or (COMMITMENT,)],
         ae_title=called,
         ext_neg=[build_role(COMMITMENT, scu_role=roles[0], scp_role=roles[1])] if roles else [],
+        tls_args=(tls, "127.0.0.1") if tls is not None else None,
     )
     try:
         yield association

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -159,7 +159,12 @@ def associated(
 
 
 def rejection(
-    port: int, *, calling: str = "TESTER", called: str = "M3NODE", sop_class: str = CT
+    port: int,
+    *,
+    calling: str = "TESTER",
+    called: str = "M3NODE",
+    sop_class: str = CT,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[int, int, int] | None:
     """Ask for an association byte by byte; return result, source and reason of a rejection, None when accepted.
 
@@ -174,9 +179,12 @@ def rejection(
     user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
     titles = called.ljust(16).encode() + calling.ljust(16).encode()
     body = b"\0\1\0\0" + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1") + context + user
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as peer:
+    with ExitStack() as stack:
+        peer = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        if tls is not None:
+            peer = stack.enter_context(tls.wrap_socket(peer, server_hostname="127.0.0.1"))
         peer.sendall(struct.pack(">BBL", 1, 0, len(body)) + body)
-        answer = peer.recv(10, socket.MSG_WAITALL)
+        answer = stack.enter_context(peer.makefile("rb")).read(10)
         if answer[0] == 0x02:
             peer.sendall(b"\x07\0\0\0\0\4\0\0\0\0")
             return None

@@ -14,17 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from committing import COMMITMENT, instances, report, reporter, send
 from pydicom import dcmread
-from receiving import Node, associated, named, raw_store, running, tiny
+from receiving import Node, associated, named, raw_store, rejection, running, tiny
 
 from certified import Authority, Shown, caller
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
-from m3node.settings import Caller, ListenerTls
+from m3node.intake.receive.commitment import read_report, report_file
+from m3node.settings import Caller, Destination, ListenerTls
 from m3node.tls.contexts import fingerprint
 from served import ServedNode
 from waiting import wait_for
 
-CALLERS = (Caller(ae_title="TESTER"), Caller(ae_title="STORESCU"))
+CALLERS = (Caller(ae_title="TESTER"), Caller(ae_title="SECRET", tls=True))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,17 @@ def tls_of(authority: Authority, own: Shown, **changes: object) -> ListenerTls:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Shown) -> Iterator[Node]:
-    with running(tmp_path_factory.mktemp("node"), callers=CALLERS, tls=tls_of(authority, own)) as node:
+def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Shown, modality: Shown) -> Iterator[Node]:
+    pinned = Caller(ae_title="PINNED", certificate_sha256=(fingerprint(modality.der),))
+    archive = Destination(
+        name="pacs", ae_title="PACS", host="127.0.0.1", commitment=True, tls=True, ca_file=authority.file
+    )
+    with running(
+        tmp_path_factory.mktemp("node"),
+        callers=(*CALLERS, pinned),
+        tls=tls_of(authority, own),
+        destinations=(archive,),
+    ) as node:
         yield node
 
 
@@ -204,7 +215,42 @@ def test_dcmtk_without_a_good_certificate_is_refused(
 
 def test_a_title_that_is_not_known_is_rejected_over_tls_as_well(node: Node, dcmtk: Dcmtk, modality: Shown) -> None:
     assert not dcmtk(node.tls_port, shown=modality, calling="STRANGER")
+    assert [alert for alert in alerts(node) if "calling AE title not recognized (add it to listener.callers)" in alert]
     assert dcmtk(node.tls_port, shown=modality)
+
+
+NOT_RECOGNISED = (1, 1, 3)
+"""Calling AE title not recognized (PS3.8 table 9-21)."""
+
+
+def test_a_caller_with_a_pin_comes_with_that_certificate_or_not_at_all(
+    node: Node, authority: Authority, modality: Shown
+) -> None:
+    known, other = caller(authority.file, modality), caller(authority.file, authority.issue("another"))
+    assert rejection(node.tls_port, calling="PINNED", tls=known) is None
+    assert rejection(node.tls_port, calling="PINNED", tls=other) == NOT_RECOGNISED
+    assert rejection(node.port, calling="PINNED") == NOT_RECOGNISED
+    assert [alert for alert in alerts(node) if "is not in certificate_sha256 of listener.callers PINNED" in alert]
+    assert rejection(node.tls_port, tls=other) is None  # a caller without a pin
+
+
+def test_a_caller_that_is_bound_to_tls_is_refused_on_the_plain_port(
+    node: Node, authority: Authority, modality: Shown
+) -> None:
+    assert rejection(node.port, calling="SECRET") == NOT_RECOGNISED
+    assert rejection(node.tls_port, calling="SECRET", tls=caller(authority.file, modality)) is None
+    assert rejection(node.port) is None
+
+
+def test_storage_commitment_of_a_destination_over_tls_is_reported_over_tls_alone(
+    node: Node, authority: Authority, modality: Shown
+) -> None:
+    (uid,) = instances(1)
+    with reporter(node.tls_port, tls=caller(authority.file, modality)) as association:
+        assert send(association, report("2.25.77", [uid])) == 0x0000
+    found = read_report(report_file(node.layout, "2.25.77"))
+    assert (found.sender, [item.sop_instance_uid for item in found.committed]) == ("PACS", [uid])
+    assert rejection(node.port, calling="PACS", sop_class=COMMITMENT) == NOT_RECOGNISED
 
 
 def test_dicom_in_the_clear_on_the_tls_port_is_refused_and_so_is_tls_on_the_plain_one(
