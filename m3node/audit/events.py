@@ -67,7 +67,7 @@ class SecurityAlert:
     peer : Node
         Title (empty where it came not so far) and address.
     reason : str
-        In words; no value that the peer sent but its title.
+        In words; no value that the peer sent but its title, and the names in the certificate of one that was called.
     """
 
     kind: Literal["node authentication", "limit", "user authentication", "configuration"]

@@ -97,6 +97,7 @@ def _opened(path: Path) -> int:
     except FileExistsError:  # another process was quicker
         return os.open(path, flags)
     os.fchmod(handle, FILE_MODE)  # a umask may have taken our own right to come back
+    _give_to_owner(handle, path.parent)
     sync_folder(path.parent)
     return handle
 
@@ -109,6 +110,14 @@ def _make_folder(folder: Path) -> None:
     except FileExistsError:
         return
     folder.chmod(FOLDER_MODE)
+    _give_to_owner(folder, folder.parent)
+
+
+def _give_to_owner(made: int | Path, where: Path) -> None:
+    """Let what the superuser makes, who looks at the trail, belong to whom the folder around it does: the node."""
+    if os.geteuid() == 0:
+        owner = where.stat()
+        os.chown(made, owner.st_uid, owner.st_gid)
 
 
 @contextmanager

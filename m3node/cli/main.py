@@ -11,7 +11,7 @@ from m3node.errors import ConfigError, M3NodeError
 from m3node.logs import to_terminal
 
 COMMANDS: tuple[str, ...] = (
-    *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover"),
+    *("run", "serve", "status", "jobs", "requeue", "cancel", "takeover", "audit"),
     *("listen", "worker", "deliver", "watch", "web"),
     *("echo", "send", "config", "model", "demo", "evaluate", "phantoms", "attention"),
 )
