@@ -46,6 +46,7 @@ def test_receiving_is_compared_with_storescp_on_one_and_on_four_associations(pro
     table = table_of("receive", "--slices", "8", "--pairs", "1")
     assert "1 association, against storescp" in table
     assert "4 associations, against storescp --fork" in table
+    assert "1 association over TLS, against storescp +tls" in table
 
 
 def test_reading_a_series_is_compared_with_simpleitk_after_the_voxels_were_found_equal() -> None:
