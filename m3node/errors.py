@@ -63,3 +63,7 @@ class DeliveryError(M3NodeError):
     def __init__(self, message: str, *, retryable: bool) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class UntrustedPeerError(DeliveryError):
+    """Whoever answered at a destination's address is not who it should be; it got nothing."""

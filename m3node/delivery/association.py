@@ -14,7 +14,7 @@ from pynetdicom.transport import AddressInformation
 
 from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.transport import Transport
-from m3node.errors import DeliveryError
+from m3node.errors import DeliveryError, UntrustedPeerError
 from m3node.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 
@@ -60,8 +60,8 @@ def associate(
     Raises
     ------
     DeliveryError
-        There is no connection, the peer is not who it should be, there is no answer, or the association is rejected;
-        trying again may help, once the network or a configuration is put right.
+        There is no connection, there is no answer, or the association is rejected; trying again may help, once the
+        network or a configuration is put right. `UntrustedPeerError`: the peer is not who it should be.
     """
     entity = Entity(calling_ae_title, peer, timeouts)
     _entities.add(entity)
@@ -84,7 +84,8 @@ def associate(
         return association
     transport = entity.transport
     if transport is not None and transport.trouble:
-        raise DeliveryError(f"no connection to {peer}: {transport.trouble}", retryable=True)
+        kind = UntrustedPeerError if transport.untrusted else DeliveryError
+        raise kind(f"no connection to {peer}: {transport.trouble}", retryable=True)
     raise DeliveryError(f"{peer} does not answer the association request as a DICOM peer", retryable=True)
 
 

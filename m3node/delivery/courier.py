@@ -16,6 +16,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from m3node.audit.events import Node, SecurityAlert
 from m3node.audit.trail import AuditTrail
 from m3node.delivery.address import peer_of, timeouts_of
 from m3node.delivery.reach import Reach
@@ -23,6 +24,7 @@ from m3node.delivery.starts import Starts
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, Syntax
 from m3node.delivery.stow import StowService
+from m3node.errors import UntrustedPeerError
 from m3node.settings import DeliverySettings, Destination, Settings
 
 LINGER_SECONDS = 2.0
@@ -107,7 +109,7 @@ class Courier:
     starts : Starts
         What is being sent, counted in files.
     trail : AuditTrail
-        Where it is recorded what went out.
+        Where it is recorded what went out, and to whom it did not because it is not who it should be.
     """
 
     def __init__(self, settings: Settings, *, linger: float = LINGER_SECONDS) -> None:
@@ -133,6 +135,10 @@ class Courier:
         with held.lock:
             try:
                 return held.line.send(item)
+            except UntrustedPeerError as error:
+                peer = Node(destination.ae_title or "", destination.host or destination.url)
+                self.trail.record(SecurityAlert("node authentication", peer, str(error)))
+                raise
             finally:
                 held.used_at = time.monotonic()
 

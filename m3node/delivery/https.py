@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from m3node.tls.calling import HandshakeError, Terms, why_not
+from m3node.tls.calling import Terms, handshake_error, why_not
 from m3node.tls.contexts import check_pins
 
 
@@ -74,7 +74,7 @@ def _pool(terms: Terms) -> type[HTTPSConnectionPool]:
             try:
                 super().connect()
             except OSError as error:  # of the handshake; trouble before it is an HTTPError
-                raise HandshakeError(why_not(error, (self.host, self.port or 443), terms)) from error
+                raise handshake_error(error, (self.host, self.port or 443), terms) from error
             check_pins(self.sock, terms.pins)  # type: ignore[arg-type] # there is no proxy, so it is TLS's own
             self.is_verified = True  # or a warning would say that it is not, where the pin alone decides
 

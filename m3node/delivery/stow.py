@@ -24,9 +24,9 @@ from m3node.delivery.address import Timeouts, terms_of, timeouts_of
 from m3node.delivery.https import mount, why_lost
 from m3node.delivery.status import Verdict, judge_status
 from m3node.delivery.store_scu import Sendable, Sent
-from m3node.errors import ConfigError, DeliveryError
+from m3node.errors import ConfigError, DeliveryError, UntrustedPeerError
 from m3node.settings import DeliverySettings, Destination
-from m3node.tls.calling import HandshakeError, Terms
+from m3node.tls.calling import HandshakeError, Terms, is_untrusted
 from m3node.tls.contexts import PinError
 
 ANSWER_BYTES = 1 << 20
@@ -66,7 +66,7 @@ class StowService:
         Raises
         ------
         DeliveryError
-            The service cannot be reached, is not to be trusted, or does not let us in.
+            The service cannot be reached, or does not let us in. `UntrustedPeerError`: it is not who it should be.
         """
         try:
             content = item.path.read_bytes()
@@ -78,7 +78,8 @@ class StowService:
             status, retry_after, body = self._client.store(content)
         except (HandshakeError, PinError, ConfigError) as error:
             self.close()
-            raise self._unreachable(str(error)) from error
+            kind = UntrustedPeerError if is_untrusted(error) else DeliveryError
+            raise self._unreachable(str(error), kind) from error
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             self.close()
             return self._lost(error)
@@ -110,8 +111,8 @@ class StowService:
             raise self._unreachable("its url cannot be used") from error
         return Sent(Verdict.AGAIN, None, f"no answer, or half of one ({type(error).__name__})", unknown=True)
 
-    def _unreachable(self, why: str) -> DeliveryError:
-        return DeliveryError(f"no connection to {self._destination.url}: {why}", retryable=True)
+    def _unreachable(self, why: str, kind: type[DeliveryError] = DeliveryError) -> DeliveryError:
+        return kind(f"no connection to {self._destination.url}: {why}", retryable=True)
 
 
 class _ExactBytes(DICOMwebClient):

@@ -16,7 +16,7 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 
 from m3node.delivery.address import Peer, Timeouts
 from m3node.errors import ConfigError
-from m3node.tls.calling import HandshakeError, secure, why_not
+from m3node.tls.calling import HandshakeError, is_untrusted, secure, why_not
 from m3node.tls.contexts import PinError
 
 if TYPE_CHECKING:
@@ -39,11 +39,14 @@ class Transport(AssociationSocket):
     ----------
     trouble : str
         Why there is no connection, or why it was lost before the peer had said anything; a clause.
+    untrusted : bool
+        Whether that is because the peer is not who it should be.
     """
 
     def __init__(self, association: Association, address: AddressInformation, peer: Peer, timeouts: Timeouts) -> None:
         super().__init__(association, address=address)
         self.trouble = ""
+        self.untrusted = False
         self._peer = peer
         self._timeouts = timeouts
         self._ahead = b""
@@ -56,6 +59,7 @@ class Transport(AssociationSocket):
         except OSError as error:
             self._give_up(primitive, _why(error))
         except (HandshakeError, PinError, ConfigError) as error:
+            self.untrusted = is_untrusted(error)
             self._give_up(primitive, str(error))
         else:
             self._is_connected = True

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from m3node.errors import ConfigError, M3NodeError
 from m3node.settings import TlsVersion
-from m3node.tls.contexts import check_pins, client_context, fingerprint
+from m3node.tls.contexts import PinError, check_pins, client_context, fingerprint
 from m3node.tls.reasons import why_no_tls
 
 _LOOK_SECONDS = 3.0
-_NAMES_SHOWN = 3
+_NAMES_SHOWN, _NAME_SHOWN = 3, 100
 
 _NOT_YET, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = {2, 18, 19, 20, 21}
@@ -41,7 +41,24 @@ _ABOUT_OURS = {
 
 
 class HandshakeError(M3NodeError):
-    """There is no TLS connection to the peer, and nothing of ours has left; the message is a clause about the peer."""
+    """There is no TLS connection to the peer, and nothing of ours has left.
+
+    Parameters
+    ----------
+    message : str
+        Why; a clause about the peer.
+    untrusted : bool
+        Whether the peer showed a certificate that does not hold.
+    """
+
+    def __init__(self, message: str, *, untrusted: bool) -> None:
+        super().__init__(message)
+        self.untrusted = untrusted
+
+
+def is_untrusted(error: Exception) -> bool:
+    """Whether an error of `secure` says that the peer is not who it should be."""
+    return isinstance(error, PinError) or (isinstance(error, HandshakeError) and error.untrusted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +148,15 @@ def secure(transport: socket.socket, address: tuple[str, int], terms: Terms, sec
             on_failure.callback(shaken.close)
             shaken.do_handshake()
         except (OSError, ValueError) as error:
-            raise HandshakeError(why_not(error, address, terms)) from error
+            raise handshake_error(error, address, terms) from error
         check_pins(shaken, terms.pins)
         on_failure.pop_all()
     return shaken
+
+
+def handshake_error(error: Exception, address: tuple[str, int], terms: Terms) -> HandshakeError:
+    """Return what to raise for an error of a handshake."""
+    return HandshakeError(why_not(error, address, terms), untrusted=isinstance(error, ssl.SSLCertVerificationError))
 
 
 def called_name(host: str, terms: Terms) -> str:
@@ -258,6 +280,6 @@ def _names(der: bytes) -> str:
         held = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, ValueError):
         return "it bears none"
-    names = [str(name.value) for name in held.value if isinstance(name, x509.DNSName | x509.IPAddress)]
+    names = [str(name.value)[:_NAME_SHOWN] for name in held.value if isinstance(name, x509.DNSName | x509.IPAddress)]
     shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
     return "".join(character if character.isprintable() else "?" for character in shown) or "it bears none"

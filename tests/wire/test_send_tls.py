@@ -13,6 +13,7 @@ import trustme
 from delivering import IMPATIENT, QUICK, go, left, queue, queue_one, sent
 from tls_peers import Listening, drips, hangs_up, hears, listening, refuses_pdus, says_nothing, speaking, wants_tls
 
+import audited
 from certified import Authority, Shown, encrypted
 from fake_pacs import fake_pacs
 from m3node.delivery.rounds import Round
@@ -281,6 +282,33 @@ def test_a_file_that_is_gone_is_named_and_its_setting(layout: DataLayout, world:
             f"cannot read {tmp_path}/gone.pem: No such file or directory (client_certificate_file of destination pacs)"
         )
         assert peer.handshakes == 0
+
+
+def alerts(layout: DataLayout) -> list[str]:
+    """What the audit trail says of security; everything in it is valid."""
+    return [audited.words(message) for message in audited.named(audited.of_node(layout), "Security Alert")]
+
+
+def test_a_peer_with_a_certificate_of_somebody_else_is_in_the_audit_trail(layout: DataLayout, world: World) -> None:
+    with listening(hears(speaking(world.unknown))) as peer:
+        told = why(layout, peer, **world.trust)
+    (alert,) = alerts(layout)
+    assert told in alert
+
+
+def test_a_peer_with_another_certificate_than_the_pinned_one_is_in_the_audit_trail(
+    layout: DataLayout, world: World
+) -> None:
+    with listening(hears(speaking(world.pacs))) as peer:
+        told = why(layout, peer, certificate_sha256=(fingerprint(world.ours.der),))
+    (alert,) = alerts(layout)
+    assert told in alert
+
+
+def test_a_peer_that_is_only_not_there_is_not_in_the_audit_trail(layout: DataLayout, world: World) -> None:
+    with listening(hangs_up) as peer:
+        why(layout, peer, **world.trust)
+    assert alerts(layout) == []
 
 
 def replaced(shown: Shown, by: Shown) -> None:

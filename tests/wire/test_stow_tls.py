@@ -12,6 +12,7 @@ from delivering import QUICK, go, left, queue, queue_one
 from stow_server import stow_server
 from tls_peers import Listening, hangs_up, hears, listening, refuses_pdus, says_nothing, speaking
 
+import audited
 from certified import Authority, Shown, encrypted
 from m3node.delivery.state import DeliveryState
 from m3node.layout import DataLayout
@@ -57,6 +58,8 @@ def test_a_service_with_another_certificate_than_the_pinned_one_gets_not_a_byte(
     trust = {"ca_file": authority.file} if trusted else {}
     with listening(hears(speaking(server))) as peer:
         told = why(layout, peer, certificate_sha256=("0" * 64,), **trust)
+        (alert,) = audited.named(audited.of_node(layout), "Security Alert")
+        assert told in audited.words(alert)
         assert told.endswith(f"certificate_sha256 does not name: its SHA-256 is {fingerprint(server.der)}")
         assert peer.handshakes == 1
     assert peer.data == b""
