@@ -80,7 +80,7 @@ def check(settings: Settings, now: float) -> tuple[Check, ...]:
 def checks_of(settings: Settings, glance: Glance) -> tuple[Check, ...]:
     """Judge a node that was looked at."""
     return (
-        _listener(settings, glance),
+        _listener(glance),
         _intake(settings, glance),
         _detector(glance),
         _delivery(settings, glance),
@@ -98,13 +98,13 @@ def ready(checks: Sequence[Check]) -> bool:
     return all(item.state != "failed" for item in checks)
 
 
-def _listener(settings: Settings, glance: Glance) -> Check:
+def _listener(glance: Glance) -> Check:
     held = _holder(glance, LISTEN)
     if held is None:
         return Check(
             "listener", "failed", "nobody listens: nothing is received", _start("m3node serve (or m3node listen)")
         )
-    if closed := not_listened_on(settings.listener, held):
+    if closed := not_listened_on(held):
         ports = _listed([str(port) for port in closed])
         return Check(
             "listener",
@@ -112,7 +112,11 @@ def _listener(settings: Settings, glance: Glance) -> Check:
             f"the listener runs ({held}), and does not listen on port {ports}",
             "its log says why: a port that another program has, a certificate that cannot be used",
         )
-    return Check("listener", "ok", f"it listens: {held}")
+    if not held.ports:
+        message = "the listener has not said yet which ports it has"
+        action = "wait; where it lasts, the log of the acceptor says what is wrong"
+        return Check("listener", "failed", message, action)
+    return Check("listener", "ok", f"it listens on port {_listed([str(port) for port in held.ports])}: {held}")
 
 
 def _intake(settings: Settings, glance: Glance) -> Check:

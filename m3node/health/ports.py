@@ -6,26 +6,22 @@ import socket
 from pathlib import Path
 
 from m3node.jobs.locks import Holder
-from m3node.settings import ListenerSettings
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENS = "0A"
 """State of a listening socket in these tables (proc(5), ``TCP_LISTEN``)."""
 
 
-def not_listened_on(listener: ListenerSettings, held: Holder) -> tuple[int, ...]:
+def not_listened_on(held: Holder) -> tuple[int, ...]:
     """Return the ports of the listener that no process of this machine listens on.
 
-    None where that cannot be told: the listener runs on another machine, its ports were chosen by the system, or this
-    system has no such tables.
+    None where that cannot be told: the listener runs on another machine, it has not said yet which ports it has, or
+    this system has no such tables.
     """
     listened = _listened_on()
     if held.host != socket.gethostname() or listened is None:
         return ()
-    wanted = [listener.port] if listener.plain else []
-    if listener.tls.certificate_file is not None:
-        wanted.append(listener.tls.port)
-    return tuple(port for port in wanted if port and port not in listened)
+    return tuple(port for port in held.ports if port not in listened)
 
 
 def _listened_on() -> set[int] | None:

@@ -7,10 +7,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from m3node.errors import ConfigError
 from m3node.layout import DataLayout
@@ -35,11 +36,14 @@ class Holder:
         Process, on that machine.
     since : float
         Seconds since the epoch.
+    ports : tuple of int
+        What it listens on, where it has said so.
     """
 
     host: str
     pid: int
     since: float
+    ports: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self.since))
@@ -49,8 +53,13 @@ class Holder:
 class Tenure:
     """How a process is a role; it says whether something of it is left when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Sequence[int]], None] = lambda _: None) -> None:
         self.leaves_something = False
+        self._tell = tell
+
+    def listens_on(self, ports: Sequence[int]) -> None:
+        """Say which ports the role listens on, to whoever asks for its `holder`."""
+        self._tell(ports)
 
 
 def slot_lock(slot: int) -> str:
@@ -99,9 +108,8 @@ def hold(layout: DataLayout, role: str) -> Iterator[Tenure]:
             )
         here = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         os.ftruncate(handle, 0)
-        with suppress(OSError):  # a full disk: the lock counts without its holder's name, too
-            os.pwrite(handle, f"{json.dumps(here)}\n".encode("ascii"), 0)
-        tenure = Tenure()
+        _note(handle, here)
+        tenure = Tenure(lambda ports: _note(handle, {**here, "ports": list(ports)}))
         yield tenure
         if not tenure.leaves_something:
             os.ftruncate(handle, 0)
@@ -149,10 +157,18 @@ def _locked(handle: int) -> bool:
             return True
 
 
+def _note(handle: int, facts: dict[str, Any]) -> None:
+    content = f"{json.dumps(facts)}\n".encode("ascii")
+    with suppress(OSError):  # a full disk: the lock counts without its holder's name, too
+        os.pwrite(handle, content, 0)
+        os.ftruncate(handle, len(content))
+
+
 def _read(path: Path) -> Holder | None:
     try:
         tree = json.loads(path.read_bytes())
-        return Holder(str(tree["host"]), int(tree["pid"]), float(tree["since"]))
+        ports = tuple(int(port) for port in tree.get("ports", ()))
+        return Holder(str(tree["host"]), int(tree["pid"]), float(tree["since"]), ports)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -33,24 +33,20 @@ PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
 ROLES = ("listen", "worker-0", "deliver")
 
 
-@pytest.fixture
-def listening() -> Iterator[int]:
-    """A port of this machine that is listened on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def settings_of(folder: Path, port: int = 0, **more: Any) -> Settings:
-    return Settings(data_dir=folder, **{"destinations": (PACS,), "listener": ListenerSettings(port=port)} | more)
+def settings_of(folder: Path, **more: Any) -> Settings:
+    return Settings(data_dir=folder, **{"destinations": (PACS,)} | more)
 
 
 @contextmanager
 def node(settings: Settings, roles: tuple[str, ...] = ROLES) -> Iterator[Ledger]:
-    """A node whose roles are this process, and whose workers have loaded their detector."""
+    """A node whose roles are this process, which listens, and whose workers have loaded their detector."""
     layout = DataLayout(settings.data_dir)
     with opened_ledger(settings) as ledger, ExitStack() as held:
+        server = held.enter_context(socket.create_server(("127.0.0.1", 0)))
         for role in roles:
-            held.enter_context(hold(layout, role))
+            tenure = held.enter_context(hold(layout, role))
+            if role == "listen":
+                tenure.listens_on([server.getsockname()[1]])
             if role.startswith("worker-"):
                 ledger.note_worker(int(role[7:]), socket.gethostname(), os.getpid(), "contrast 1")
         for process in ("keeper", "clerk"):
@@ -62,8 +58,8 @@ def found(settings: Settings, now: float | None = None) -> dict[str, Check]:
     return {item.name: item for item in check(settings, time.time() if now is None else now)}
 
 
-def test_a_node_that_is_well_is_ready_and_nothing_is_to_be_done(tmp_path: Path, listening: int) -> None:
-    settings = settings_of(tmp_path, listening)
+def test_a_node_that_is_well_is_ready_and_nothing_is_to_be_done(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
     with node(settings):
         checks = check(settings, time.time())
     assert [item.name for item in checks] == NAMES
@@ -99,28 +95,31 @@ def test_a_node_without_destinations_is_ready_without_the_role_that_delivers(tmp
     assert ready(tuple(checks.values()))
 
 
-def test_a_listener_whose_port_is_not_listened_on_has_failed(tmp_path: Path, listening: int) -> None:
-    free = free_port()
-    shown = Authority(tmp_path / "ca").issue("node")
-    tls = ListenerTls(port=free, certificate_file=shown.certificate, key_file=shown.key, client_certificates="none")
-    settings = settings_of(tmp_path / "data", listener=ListenerSettings(port=listening, tls=tls))
-    with node(settings):
-        first = found(settings)["listener"]
-        with socket.create_server(("127.0.0.1", free)):
-            second = found(settings)["listener"]
-    assert (first.state, second.state) == ("failed", "ok")
-    assert f"does not listen on port {free}" in first.message
+def test_a_listener_one_of_whose_ports_is_not_listened_on_has_failed(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        hold(DataLayout(tmp_path), "listen") as tenure,
+    ):
+        starting = found(settings)["listener"]
+        tenure.listens_on([other.getsockname()[1]])
+        well = found(settings)["listener"]
+        free = free_port()
+        tenure.listens_on([other.getsockname()[1], free])
+        closed = found(settings)["listener"]
+    assert (starting.state, starting.message) == ("failed", "the listener has not said yet which ports it has")
+    assert well.state == "ok"
+    assert closed.state == "failed"
+    assert f"does not listen on port {free}" in closed.message
 
 
-def test_ports_of_another_machine_and_ports_that_the_system_chose_are_not_judged(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, free_port())
+def test_ports_of_another_machine_are_not_judged(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
     with node(settings):
         glance = look(settings, time.time())
-        elsewhere = Holder("another-machine", 1, time.time())
-        roles = tuple(replace(role, holder=elsewhere) if role.name == "listen" else role for role in glance.roles)
-        assert checks_of(settings, replace(glance, roles=roles))[0].state == "ok"
-    with node(settings_of(tmp_path, 0)):
-        assert found(settings_of(tmp_path, 0))["listener"].state == "ok"
+    elsewhere = Holder("another-machine", 1, time.time(), (free_port(),))
+    roles = tuple(replace(role, holder=elsewhere) if role.name == "listen" else role for role in glance.roles)
+    assert checks_of(settings, replace(glance, roles=roles))[0].state == "ok"
 
 
 def test_a_keeper_that_is_silent_has_failed_unless_the_node_has_only_just_started(tmp_path: Path) -> None:

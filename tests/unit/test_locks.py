@@ -7,6 +7,7 @@ import fcntl
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,18 @@ def test_who_ends_in_order_is_forgotten_and_who_does_not_or_leaves_something_is_
     with pytest.raises(KeyboardInterrupt), hold(layout, "worker-3"):
         raise KeyboardInterrupt
     assert left_by(layout, "worker-3") is not None
+
+
+def test_a_holder_says_which_ports_it_listens_on_until_it_is_gone(tmp_path: Path) -> None:
+    layout = DataLayout(tmp_path)
+    with hold(layout, "listen") as tenure:
+        before = holder(layout, "listen")
+        tenure.listens_on([11112, 2762])
+        after = holder(layout, "listen")
+        tenure.listens_on([5])
+        last = holder(layout, "listen")
+    assert before is not None
+    assert (before.pid, before.ports) == (os.getpid(), ())
+    assert after == replace(before, ports=(11112, 2762))
+    assert last == replace(before, ports=(5,))
+    assert left_by(layout, "listen") is None

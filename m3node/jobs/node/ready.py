@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3node.intake.receive.ports import Ports
+from m3node.jobs.locks import Tenure
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -26,11 +27,14 @@ class Ready:
         The tree.
     file : Path or None
         Written as JSON once the node listens, and again when the page does.
+    listening : Tenure
+        How this process is the listener; told the ports.
     """
 
-    def __init__(self, settings: Settings, file: Path | None) -> None:
+    def __init__(self, settings: Settings, file: Path | None, listening: Tenure) -> None:
         self._settings = settings
         self._file = file
+        self._tenure = listening
         self._listener: dict[str, Any] = {}
         self._web: dict[str, Any] = {}
 
@@ -48,6 +52,7 @@ class Ready:
         return self._settings
 
     def _listening(self, ports: Ports) -> None:
+        self._tenure.listens_on([port for port in (ports.plain, ports.tls) if port is not None])
         listener = self._settings.listener
         if ports.plain is not None:
             _log.info("listening on %s:%d as %s", listener.host, ports.plain, listener.ae_title)

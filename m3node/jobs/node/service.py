@@ -94,7 +94,7 @@ def _run(
         # Who sets them up hears it now. Files that break later are no reason for a running node to go down.
         listener_context(settings.listener.tls)
     before = left_by(layout, roles.LISTEN)
-    with hold(layout, roles.LISTEN), active(settings, name, before=before):
+    with hold(layout, roles.LISTEN) as listening, active(settings, name, before=before):
         layout.create()
         for lock in free:
             # The process that is the role takes it again. Looked at here, so that a role that runs apart is named
@@ -107,6 +107,6 @@ def _run(
         except DatabaseError as error:
             # What comes in is stored all the same, and waits for the processes that wait for the database.
             _log.error("%s; series are received, and processed when it is there", error)
-        Supervisor(processes, settings, Ready(settings, ready_file)).run(stop)
+        Supervisor(processes, settings, Ready(settings, ready_file, listening)).run(stop)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
