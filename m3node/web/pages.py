@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,9 @@ def overview(request: Request) -> Response:
     seen, checks = site.glance(), site.checks()
     newest: tuple[StudyLine, ...] = ()
     if seen is not None and seen.overview is not None:
-        newest = _lines(site, studies(site.engine(), limit=NEWEST).rows)
+        # It went away since it was looked at: the next look says so.
+        with suppress(DatabaseError):
+            newest = _lines(site, studies(site.engine(), limit=NEWEST).rows)
     return site.render(
         request,
         "overview.html",
