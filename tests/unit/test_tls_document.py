@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from m3node.delivery import transport
 from m3node.settings import Settings
-from m3node.tls import reasons
+from m3node.tls import calling, contexts, reasons
 from m3node.tls.contexts import fingerprint, server_context
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "tls.md"
@@ -68,8 +69,16 @@ def test_the_settings_are_settings(toml: str) -> None:
 
 
 def test_the_reasons_are_those_that_are_given() -> None:
-    table = TEXT.partition("| … | what it means |")[2]
+    table = TEXT.partition("| … | what it means |")[2].partition("\n\n")[0]
     named = re.findall(r"^\| (it[s ].*?|what .*?) \|", table, flags=re.MULTILINE)
     given = {*reasons._OF_CERTIFICATES.values(), *reasons._OF_PROTOCOL.values(), reasons.why_no_tls(TimeoutError())}
     assert len(named) == 9
     assert [reason for reason in named if not any(words.startswith(reason.partition(",")[0]) for words in given)] == []
+
+
+def test_the_reasons_of_destinations_are_those_that_are_given() -> None:
+    table = TEXT.partition("When the node calls")[2].partition("|---|---|---|\n")[2].partition("\n\n")[0]
+    named = [reason for line in table.splitlines() for reason in line.split(" | ")[0].removeprefix("| ").split("; ")]
+    source = "".join(Path(str(module.__file__)).read_text() for module in (calling, contexts, reasons, transport))
+    assert len(named) == 18
+    assert [reason for reason in named if re.split(r"…|:", reason)[0].strip(" (") not in source] == []
