@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from m3node.audit import files as trail
+from m3node.audit.forwarded import standing
 from m3node.errors import ConfigError
 from m3node.health.ports import not_listened_on
 from m3node.jobs.ledger.view_types import Overview, WorkerView
@@ -28,6 +29,8 @@ SILENT_SECONDS = 60.0
 """A process that has not said for so long that it is alive is not; it says so every ten seconds."""
 INTAKE = ("keeper", "clerk")
 """Processes of the listener's that hold no lock of their own."""
+BEHIND_SECONDS = 900.0
+"""An audit message that is not at the repository for so long wants a look."""
 _DAY = 86_400.0
 _NAMED = 5
 """How many of a kind are named in one message."""
@@ -89,7 +92,7 @@ def checks_of(settings: Settings, glance: Glance) -> tuple[Check, ...]:
         _disk(glance),
         _database(glance),
         _certificates(settings, glance.at),
-        _audit(settings),
+        _audit(settings, glance.at),
     )
 
 
@@ -264,11 +267,22 @@ def _standing(item: CertificateInUse) -> str:
     return f"has expired on {day}" if item.days_left < 0 else f"expires on {day}, in {item.days_left:.0f} days"
 
 
-def _audit(settings: Settings) -> Check:
+def _audit(settings: Settings, now: float) -> Check:
     if why := trail.trouble(settings):
         action = "mend it: messages wait in memory, and the oldest are lost when there are too many (audit.folder)"
         return Check("audit", "failed", f"the audit trail cannot be written: {why}", action)
-    return Check("audit", "ok", "the audit trail can be written")
+    try:
+        forwarded = standing(settings)
+    except OSError as error:
+        return Check("audit", "warning", f"the audit trail cannot be read: {error.strerror}", "see whose it is")
+    if forwarded is None:
+        return Check("audit", "ok", "the audit trail can be written")
+    late = forwarded.since is not None and now - forwarded.since > BEHIND_SECONDS
+    if forwarded.behind and (late or forwarded.error):
+        why = f": {forwarded.error}" if forwarded.error else ""
+        action = "mend the way to the repository (audit.syslog); they are in the trail, and go when it can be reached"
+        return Check("audit", "warning", f"{forwarded.behind} messages are not at the audit repository{why}", action)
+    return Check("audit", "ok", "the audit trail can be written, and is forwarded")
 
 
 def _holder(glance: Glance, name: str) -> Holder | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from m3node import __version__
+from m3node.audit.forwarded import standing
 from m3node.delivery.state import DeliveryState
 from m3node.errors import ConfigError
 from m3node.health.checks import INTAKE, Check, alive, check, checks_of
@@ -119,17 +121,22 @@ class _Everything(Collector):
 
 
 def _of_node(settings: Settings, now: float) -> dict[str, Samples]:
+    behind: dict[tuple[str, ...], float] = {}
     certificates: dict[tuple[str, ...], float] = {
         (item.setting,): item.not_after - now
         for item in certificates_in_use(settings, now)
         if item.not_after is not None
     }
+    with suppress(OSError):  # the check says so
+        forwarded = standing(settings)
+        behind = {} if forwarded is None else {(): float(forwarded.behind)}
     leases = LeaseReader(DataLayout(settings.data_dir).associations)
     leases.poll()
     return {
         "build_info": {(__version__,): 1},
         "associations_open": {(): len(leases.live(now))},
         "certificate_expiry_seconds": certificates,
+        "audit_syslog_behind": behind,
     }
 
 

@@ -17,6 +17,9 @@ import pytest
 
 from certified import Authority
 from ledgers import opened_ledger
+from m3node.audit.events import AuditLogUsed
+from m3node.audit.forwarded import Memory, write_memory
+from m3node.audit.trail import AuditTrail
 from m3node.delivery.state import DeliveryState
 from m3node.health import checks as module
 from m3node.health.checks import Check, check, checks_of, ready
@@ -24,7 +27,15 @@ from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.locks import Holder, hold
 from m3node.jobs.node.glance import look
 from m3node.layout import DataLayout
-from m3node.settings import AuditSettings, Destination, JobSettings, ListenerSettings, ListenerTls, Settings
+from m3node.settings import (
+    AuditSettings,
+    Destination,
+    JobSettings,
+    ListenerSettings,
+    ListenerTls,
+    Settings,
+    SyslogSettings,
+)
 from made_runs import run_entry
 from ports import free_port
 
@@ -221,6 +232,28 @@ def test_an_audit_trail_that_cannot_be_written_has_failed(tmp_path: Path) -> Non
         item = found(settings)["audit"]
     assert item.state == "failed"
     assert str(tmp_path) in item.message
+
+
+def test_messages_that_wait_for_the_audit_repository_are_told_of_when_they_are_late_or_when_it_is_known_why(
+    tmp_path: Path,
+) -> None:
+    settings = settings_of(tmp_path, audit=AuditSettings(syslog=SyslogSettings(host="127.0.0.1")))
+    trail = AuditTrail(settings, process="test")
+    for number in range(3):
+        trail.record(AuditLogUsed(f"user {number}"))
+    trail.close()
+    now = time.time()
+    with node(settings):
+        soon, late = found(settings, now)["audit"], found(settings, now + module.BEHIND_SECONDS + 5)["audit"]
+        folder = DataLayout(tmp_path).audit
+        write_memory(folder, Memory(error="connection refused"))
+        known = found(settings, now)["audit"]
+        write_memory(folder, Memory({path.name: path.stat().st_size for path in folder.glob("*.xml")}))
+        there = found(settings, now + module.BEHIND_SECONDS + 5)["audit"]
+    assert [item.state for item in (soon, late, known, there)] == ["ok", "warning", "warning", "ok"]
+    assert late.message == "3 messages are not at the audit repository"
+    assert known.message == "3 messages are not at the audit repository: connection refused"
+    assert ready((late, known))
 
 
 def test_where_no_node_has_run_that_is_what_is_said(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from certified import Authority
 from ledgers import opened_ledger
 from m3node import __version__
+from m3node.audit.events import AuditLogUsed
+from m3node.audit.trail import AuditTrail
 from m3node.delivery.state import DeliveryState
 from m3node.health.exposition import CONTENT_TYPE, exposition
 from m3node.intake.receive.association import OpenLease
@@ -20,7 +23,7 @@ from m3node.jobs.locks import hold
 from m3node.layout import DataLayout
 from m3node.metrics import families
 from m3node.metrics.snapshot import Counts, write_counts
-from m3node.settings import Destination, Settings
+from m3node.settings import AuditSettings, Destination, ListenerSettings, ListenerTls, Settings, SyslogSettings
 from made_runs import run_entry, run_manifest
 
 PACS = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
@@ -141,6 +144,24 @@ def test_open_associations_are_those_whose_receiver_says_so(settings: Settings, 
     finally:
         for lease in leases[1:]:
             lease.close()
+
+
+def test_certificates_and_messages_for_the_audit_repository_are_told_of_where_there_are_any(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    node = authority.issue("node", days=20)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listener=ListenerSettings(tls=ListenerTls(certificate_file=node.certificate, client_certificates="none")),
+        audit=AuditSettings(syslog=SyslogSettings(host="127.0.0.1", ca_file=authority.file)),
+    )
+    trail = AuditTrail(settings, process="test")
+    trail.record(AuditLogUsed("somebody"))
+    trail.close()
+    found = shown(settings)
+    expiry = found["m3node_certificate_expiry_seconds"]
+    assert set(expiry) == {("listener.tls.certificate_file",), ("audit.syslog.ca_file",)}
+    assert 18 * 86_400 < expiry[("listener.tls.certificate_file",)] < 21 * 86_400
+    assert found["m3node_audit_syslog_behind"] == {(): 1}
 
 
 def test_labels_are_words_of_ours_whatever_a_file_says(settings: Settings, ledger: Ledger) -> None:
