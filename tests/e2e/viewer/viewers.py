@@ -45,11 +45,12 @@ def main() -> None:
         work = Path(folder)
         phantom = abdomen_phantom(seed=SEED)
         write_ct_series(work / "series", np.asarray(phantom.hu), phantom.geometry, seed=SEED)
-        with chain(programs.__getitem__, work) as peers:
+        with chain(programs, work) as peers:
             peers.send(work / "series")
             peers.wait_for_results(RESULT_OBJECTS)
             found = peers.node.findings(f"{seeded_uid(SEED, 'series')}.g1")["lesions"]
-            print(f"Orthanc → m3node → Orthanc: {len(found)} lesions of a phantom with {len(phantom.lesions)}")
+            print(f"Orthanc → m3node → Orthanc over TLS: {len(found)} lesions of a phantom with {len(phantom.lesions)}")
+            print(f"meanwhile {peers.still_silent()} connections to the TLS port said nothing")
             address = peers.archive.http_port
             with (
                 serving_ohif(programs["nginx"], work / "ohif", address) as viewer_at,
