@@ -15,7 +15,7 @@ from m3node.jobs.ledger.database import describe_url, ledger_url, open_engine
 from m3node.jobs.ledger.view_types import Overview
 from m3node.jobs.locks import Holder, holder, left_by, roles_seen, slot_lock, slot_of_lock
 from m3node.jobs.node.ready import WEB
-from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
+from m3node.jobs.node.roles import AUDIT, DELIVER, LISTEN, WATCH
 from m3node.layout import DataLayout
 from m3node.settings import Settings
 
@@ -29,7 +29,7 @@ class RoleView:
     Attributes
     ----------
     name : str
-        ``listen``, ``worker-<slot>``, ``deliver``, ``watch``, ``web``.
+        ``listen``, ``worker-<slot>``, ``deliver``, ``watch``, ``audit``, ``web``.
     holder : Holder or None
         The process; None when nobody is it.
     detector : str
@@ -201,7 +201,8 @@ def _roles(settings: Settings, layout: DataLayout, overview: Overview | None) ->
     slots |= {slot for slot in missed if slot is not None}
     watched = settings.watch.folder is not None or held.get(WATCH) is not None
     paged = held.get(WEB) is not None or left_by(layout, WEB) is not None
-    optional = [name for name, wanted in ((WATCH, watched), (WEB, paged)) if wanted]
+    audited = bool(settings.audit.syslog.host) or held.get(AUDIT) is not None
+    optional = [name for name, wanted in ((WATCH, watched), (AUDIT, audited), (WEB, paged)) if wanted]
     names = (LISTEN, *(slot_lock(slot) for slot in sorted(slots)), DELIVER, *optional)
     detectors = {slot_lock(slot): worker.detector for slot, worker in known.items()}
     return tuple(RoleView(name, held.get(name), detectors.get(name, "")) for name in names)
