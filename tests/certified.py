@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 NOW = datetime.now(UTC)
 
@@ -49,6 +51,35 @@ class Authority:
         shown.certificate.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
         shown.key.write_bytes(leaf.private_key_pem.bytes())
         shown.key.chmod(0o600)
+        return shown
+
+    def issue_with_short_key(self, name: str) -> Shown:
+        """Sign a certificate for an RSA key of 1024 bits."""
+        key = rsa.generate_private_key(65537, 1024)
+        authority = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
+        assert isinstance(authority, ec.EllipticCurvePrivateKey)
+        signer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+            .issuer_name(signer.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - timedelta(days=1))
+            .not_valid_after(NOW + timedelta(days=1))
+            .sign(authority, hashes.SHA256())
+        )
+        shown = Shown(
+            self._folder / f"{name}.pem",
+            self._folder / f"{name}.key",
+            certificate.public_bytes(serialization.Encoding.DER),
+        )
+        shown.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        shown.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
         return shown
 
 

@@ -157,6 +157,18 @@ def test_callers_show_a_certificate_of_a_known_authority(
         assert why_no_tls(refused.value) == words
 
 
+def test_a_key_that_is_too_short_is_refused(authority: Authority, node: Shown, tmp_path: Path) -> None:
+    short = authority.issue_with_short_key("short")
+    with pytest.raises(ConfigError, match="too weak"):
+        server(short)
+    lax = caller(authority.file)
+    lax.set_ciphers("DEFAULT@SECLEVEL=0")
+    lax.load_cert_chain(str(short.certificate), str(short.key))
+    with pytest.raises(ssl.SSLError) as refused:
+        meet(server(node, ca_file=authority.file, client_certificates="required"), lax)
+    assert why_no_tls(refused.value) == "its certificate's key is too weak"
+
+
 def test_the_systems_authorities_vouch_for_no_caller(authority: Authority, node: Shown) -> None:
     context = server(node, ca_file=authority.file, client_certificates="required")
     assert [ca["subject"] for ca in context.get_ca_certs()] == [

@@ -72,7 +72,7 @@ def test_the_reasons_are_those_that_are_given() -> None:
     table = TEXT.partition("| … | what it means |")[2].partition("\n\n")[0]
     named = re.findall(r"^\| (it[s ].*?|what .*?) \|", table, flags=re.MULTILINE)
     given = {*reasons._OF_CERTIFICATES.values(), *reasons._OF_PROTOCOL.values(), reasons.why_no_tls(TimeoutError())}
-    assert len(named) == 9
+    assert len(named) == 10
     assert [reason for reason in named if not any(words.startswith(reason.partition(",")[0]) for words in given)] == []
 
 

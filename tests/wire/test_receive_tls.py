@@ -66,9 +66,9 @@ def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Sh
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Shown) -> Iterator[Node]:
-    """Speaks TLS 1.3 alone."""
+    """Speaks TLS 1.3 alone, and is impatient."""
     tls = tls_of(authority, own, minimum="1.3")
-    with running(tmp_path_factory.mktemp("newest"), callers=CALLERS, tls=tls) as node:
+    with running(tmp_path_factory.mktemp("newest"), callers=CALLERS, tls=tls, idle_seconds=2.0) as node:
         yield node
 
 
@@ -125,6 +125,14 @@ def test_where_tls_1_3_is_the_oldest_a_peer_of_1_2_is_refused(newest: Node, dcmt
     assert dcmtk(newest.tls_port, shown=modality, profile="+py")
     assert not dcmtk(newest.tls_port, shown=modality, profile="+pz")
     assert "node authentication: TLS: it speaks no version of TLS that is allowed here" in alerts(newest)
+
+
+def test_an_association_over_tls_that_falls_silent_is_aborted(
+    newest: Node, authority: Authority, modality: Shown
+) -> None:
+    with associated(newest.tls_port, tls=caller(authority.file, modality)) as association:
+        assert association.is_established
+        wait_for(lambda: association.is_aborted)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -259,6 +267,7 @@ def test_dicom_in_the_clear_on_the_tls_port_is_refused_and_so_is_tls_on_the_plai
     assert not dcmtk(node.tls_port, shown=None)
     wait_for(lambda: "node authentication: TLS: what it sent is not TLS" in alerts(node))
     assert not dcmtk(node.port, shown=modality)
+    wait_for(lambda: [alert for alert in alerts(node) if "spoke TLS to the port without it" in alert])
     assert dcmtk(node.tls_port, shown=modality)
     assert dcmtk(node.port, shown=None)
 

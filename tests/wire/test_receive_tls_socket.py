@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -238,6 +239,35 @@ def test_bytes_that_were_altered_on_the_way_end_the_association(
         incoming.write(theirs.recv(65536))
         with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
             peer.read(1)  # the peer hears why
+
+
+def test_a_peer_may_change_its_keys(context: ssl.SSLContext, program: Callable[[str], str]) -> None:
+    command = [program("openssl"), "s_client", "-tls1_3", "-connect"]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        where = f"127.0.0.1:{listening.getsockname()[1]}"
+        with (
+            subprocess.Popen(
+                [*command, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as peer,
+            listening.accept()[0] as ours,
+        ):
+            assert peer.stdin is not None
+            assert peer.stdout is not None
+            assert peer.stderr is not None
+            tls = TlsConnection(ours, context)
+            tls.shake_hands(60.0)
+            let_wait(ours, 60.0)
+            peer.stdin.write(b"K\n")  # its command for new keys on both sides
+            peer.stdin.flush()
+            while b"KEYUPDATE" not in (line := peer.stderr.readline()):
+                assert line
+            peer.stdin.write(b"with new keys")
+            peer.stdin.flush()
+            assert read(tls, 13) == b"with new keys"
+            tls.write(b"and so do we\n", 60.0)
+            tls.say_end()
+            ours.shutdown(socket.SHUT_WR)
+            assert b"and so do we\n" in peer.stdout.read()
 
 
 class Door:

@@ -55,6 +55,8 @@ _PDU_HEAD = struct.Struct(">BBL")
 _PDV_HEAD = struct.Struct(">LBB")
 _P_DATA_TF = 0x04
 _KNOWN_PDUS = range(0x01, 0x08)
+_TLS_HANDSHAKE = (0x16, 0x03)
+"""How its first record begins, whatever the version."""
 _INVALID_PDU = "Evt19"
 """Of the state machine (PS3.8 table 9-10): the association is aborted."""
 _OTHER_PDU_LIMIT = 1024 * 1024
@@ -156,17 +158,21 @@ class BlockingUpperLayer(DULServiceProvider):
             except Exception as error:
                 if event == _INVALID_PDU:
                     raise
+                with self.to_provider_queue.mutex:
+                    self.to_provider_queue.queue.clear()  # what we wanted to say now would be tried again for ever
                 self._invalid(f"sent a PDU with values that cannot be ({logs.describe(error)})")
 
     def _read_pdu_data(self) -> None:
         sock = cast(PassedSocket, self.socket)
         head = bytearray(_PDU_HEAD.size)
         sock.read_into(memoryview(head))
-        kind, _, length = _PDU_HEAD.unpack(head)
+        kind, second, length = _PDU_HEAD.unpack(head)
         most = self.assoc.acceptor.maximum_length if kind == _P_DATA_TF else _OTHER_PDU_LIMIT
         if kind not in _KNOWN_PDUS or length > most:
             if kind == _P_DATA_TF and self.state_machine.current_state == "Sta6":
                 self._invalid(f"sent a PDU of {length} bytes, and may send {most} (maximum_pdu_size)", limit=True)
+            elif (kind, second) == _TLS_HANDSHAKE and not isinstance(sock, TlsSocket):
+                self._invalid("spoke TLS to the port without it")
             else:
                 self._invalid("sent what is no PDU of DICOM")
             return
@@ -326,6 +332,7 @@ class ServedAssociation(Association):
                 self._run_reactor()
         self.kill()
         cast(BlockingUpperLayer, self.dul).release_buffers()
+        self._connection.release_buffers()
 
     def _negotiate(self) -> None:
         try:

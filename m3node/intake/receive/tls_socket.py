@@ -170,6 +170,11 @@ class TlsConnection:
             self._engine.unwrap()
         self.say_why(_FAREWELL_SECONDS)
 
+    def release_buffers(self) -> None:
+        """Give memory back; nothing is read any more."""
+        self._taken = memoryview(b"")
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+
 
 class TlsSocket(PassedSocket):
     """The socket of an association over TLS, after its handshake."""
@@ -200,3 +205,7 @@ class TlsSocket(PassedSocket):
         if self.socket is not None:
             self._tls.say_end()
         super().close()
+
+    def release_buffers(self) -> None:
+        """Give memory back at once; see `PassedSocket.release_buffers`."""
+        self._tls.release_buffers()
