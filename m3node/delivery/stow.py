@@ -38,7 +38,17 @@ _INSTANCE, _FAILURE, _WARNING = "00081155", "00081197", "00081196"
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
+_BAD_REQUEST = 400
 _SHUT = {401, 403, 404, 405, 407}
+_ABOUT_TLS = {
+    b"SSL certificate": "it does not accept our certificate, or wants one",
+    b"HTTPS port": "it wants https",
+    b"HTTPS server": "it wants https",
+    b"SSL-enabled server port": "it wants https",
+    b"requires TLS": "it wants https",
+}
+"""What proxies and servers say with 400 (nginx, Go, Apache, Tomcat) where others end the handshake: of no object."""
+
 _BUSY = {408, 425, 429}
 
 
@@ -86,6 +96,9 @@ class StowService:
         if 300 <= status < 400 or status in _SHUT:
             self.close()
             raise self._unreachable(f"HTTP {status}: its address or our credentials are wrong")
+        if status == _BAD_REQUEST and (words := [_ABOUT_TLS[said] for said in _ABOUT_TLS if said in body]):
+            self.close()
+            raise self._unreachable(f"HTTP {status}: {words[0]}")
         return judge_answer(status, body, item.sop_instance_uid, retry_after)
 
     def close(self) -> None:

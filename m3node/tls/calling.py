@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -245,10 +245,12 @@ def _seen(address: tuple[str, int], terms: Terms) -> str:
 def _look(address: tuple[str, int], terms: Terms) -> bytes | None:
     """Return the certificate (DER) that the peer shows to anybody; None when it shows none.
 
-    Python tells nothing of a certificate that did not hold.
+    Python tells nothing of a certificate that did not hold. Ours is not shown to whoever that is.
     """
     try:
-        context = terms.context()
+        context = replace(
+            terms, client_certificate_file=None, client_key_file=None, client_key_password_file=None
+        ).context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         with (

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from orthanc import DICOMWEB_PLUGIN, Orthanc, start_orthanc
 
+from certified import Authority
 from conftest import missing
 from fake_pacs import make_run
 from m3node.delivery.courier import Courier
@@ -42,6 +43,7 @@ http {{
     listen 127.0.0.1:{port} ssl;
     ssl_certificate {folder}/server.pem;
     ssl_certificate_key {folder}/server.pem;
+    {more}
     client_max_body_size 50m;
     client_body_buffer_size 50m;  # its workers may be of a user who cannot write below the test's folder
     location /dicom-web/ {{
@@ -114,13 +116,13 @@ def test_orthanc_holds_the_very_bytes_that_were_built_also_after_they_came_twice
 
 
 @contextmanager
-def nginx(binary: str, folder: Path, upstream: int) -> Iterator[tuple[str, Path]]:
+def nginx(binary: str, folder: Path, upstream: int, more: str = "") -> Iterator[tuple[str, Path]]:
     """TLS and a token before a service; its URL, and the authority that vouches for it."""
     folder.mkdir()
     authority, port = trustme.CA(), free_port()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, upstream=upstream, more=more))
     process = subprocess.Popen([binary, "-c", str(folder / "nginx.conf"), "-p", str(folder)])
     try:
         wait_for((folder / "nginx.pid").exists)
@@ -146,6 +148,32 @@ def test_a_service_behind_tls_and_a_token_gets_what_it_lets_in(
         small = Destination(name="small", url=f"{url}/small", ca_file=authority)
         queue(layout, small)
         assert go(layout, small) == Round(aside=4)
+
+
+def test_a_service_behind_a_proxy_that_wants_our_certificate_gets_all_when_it_is_the_right_one(
+    layout: DataLayout, orthanc: Orthanc, tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    callers = Authority(tmp_path / "callers")
+    ours, renewed = callers.issue("m3node", days=-1), callers.issue("renewed")
+    wants = f"ssl_client_certificate {callers.file}; ssl_verify_client on;"
+    with nginx(program("nginx"), tmp_path / "nginx", orthanc.http_port, wants) as (url, authority):
+        bare = {"url": f"{url}/dicom-web", "ca_file": authority, "bearer_token_file": tmp_path / "token"}
+        queue(layout, Destination(name="web", **bare))
+        # nginx says so by HTTP, as of a request that is wrong; it is no object's fault.
+        assert (
+            "it does not accept our certificate, or wants one"
+            in go(layout, Destination(name="web", **bare)).unreachable
+        )
+        armed = bare | {"client_certificate_file": ours.certificate, "client_key_file": ours.key}
+        told: list[str] = []
+        wait_for(lambda: told.append(go(layout, Destination(name="web", **armed)).unreachable) or told[-1])
+        assert "it does not accept our certificate, or wants one" in told[-1]
+        renewed.key.replace(ours.key)
+        renewed.certificate.replace(ours.certificate)
+        web = Destination(name="web", **armed)
+        wait_for(lambda: go(layout, web) and not waiting(box_of(layout, "web")))
+    assert len(orthanc.instances()) == 4
 
 
 def test_a_proxy_whose_service_is_down_is_tried_again(

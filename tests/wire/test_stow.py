@@ -235,6 +235,27 @@ def test_a_service_that_lets_nobody_in_is_down_and_refuses_no_object(layout: Dat
     assert len(left(layout, "web")) == 4
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("<center><h1>400 Bad Request</h1></center><center>The SSL certificate error</center>", "our certificate"),
+        ("<center>No required SSL certificate was sent</center><hr><center>nginx</center>", "our certificate"),
+        ("<center>The plain HTTP request was sent to HTTPS port</center>", "it wants https"),
+        ("Client sent an HTTP request to an HTTPS server.\n", "it wants https"),
+        ("Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />", "it wants https"),
+        ("Bad Request\nThis combination of host and port requires TLS.\n", "it wants https"),
+    ],
+)
+def test_a_400_about_tls_refuses_no_object(layout: DataLayout, page: str, words: str) -> None:
+    with stow_server(lambda arrived: Reply(400, {"Content-Type": "text/html"}, page.encode())) as web:
+        queue(layout, web.destination())
+        why = go(layout, web.destination()).unreachable
+        assert "HTTP 400: " in why
+        assert words in why
+        assert len(web.arrived) == 1
+    assert len(left(layout, "web")) == 4
+
+
 def test_nobody_listening_and_a_name_that_is_not_known_are_a_destination_that_is_down(layout: DataLayout) -> None:
     for url, why in (
         (f"http://127.0.0.1:{free_port()}/dicom-web", "connection refused"),
