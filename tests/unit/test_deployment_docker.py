@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +234,33 @@ def test_health_is_that_the_roles_are_somebody(
 ) -> None:
     roles = json.dumps({"roles": [{"name": name, "running": is_so} for name, is_so in running.items()]})
     assert health(tmp_path, roles, *asked) == (status, said)
+
+
+@pytest.mark.parametrize(("answer", "said"), [(200, "alive"), (500, "down: web (it does not answer)")])
+def test_a_page_of_this_machine_has_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int, said: str
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answer if self.path == "/livez" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    # The image's Python knows the package; the test's stand-in is a link outside of its environment.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *(path for path in sys.path if path)]))
+    role = {"name": "web", "running": True, "host": socket.gethostname()}
+    elsewhere = role | {"host": "another-machine"}
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("M3NODE_WEB__PORT", str(server.server_port))
+        assert health(tmp_path, json.dumps({"roles": [role]}))[1] == said
+        server.shutdown()
+    (tmp_path / "python").unlink()
+    assert health(tmp_path, json.dumps({"roles": [role]}))[1] == "down: web (it does not answer)"
+    (tmp_path / "python").unlink()
+    assert health(tmp_path, json.dumps({"roles": [elsewhere]}))[1] == "alive"
 
 
 def test_a_node_that_says_nothing_is_not_healthy(tmp_path: Path) -> None:
