@@ -42,7 +42,7 @@ PAUSE = (0.1, 1.2)
 LOOK_SECONDS = 15.0
 """How long a role is looked for that is at work just now."""
 LEDGER_SECONDS = 60.0
-"""How long the ledger may be behind the files; it follows them every ten."""
+"""How long the ledger may be behind the files; it follows them every two."""
 DETECT_SECONDS = 0.5
 
 # A database that is locked would be said at that level here and there.

@@ -29,8 +29,8 @@ LOOK_SECONDS = 0.1
 """How often it looks for new manifests; a look at a folder's time is all that costs when there are none."""
 ALL_SECONDS = 60.0
 """How often it looks at everything, and keeps house."""
-FOLLOW_SECONDS = 10.0
-"""How often the ledger follows the files: for what no role notes, as series that come in."""
+FOLLOW_SECONDS = 2.0
+"""How often the ledger follows the files: for what no role notes, as series that come in, which the page shows."""
 IDLE = 20
 """A pass over the files that takes long is followed by a pause so many times longer."""
 AGAIN_SECONDS = 1.0
