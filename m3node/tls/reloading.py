@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -13,6 +14,10 @@ from m3node.errors import ConfigError
 LOGGER = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AGAIN_SECONDS = 60.0
+"""Files that could not be used are read again after so long though they have not changed: it may have been the system's
+trouble (no handle free, a file server)."""
 
 _Look = tuple[tuple[int, int, int, int] | None, ...]
 
@@ -27,11 +32,17 @@ class Reloading(Generic[T]):
     files : sequence of Path
         What it reads. They are looked at (``stat``) for each `current`, which costs microseconds, and read when one of
         them is another one, or has been written or had its permissions changed.
+    clock : callable
+        Seconds that do not jump.
     """
 
-    def __init__(self, make: Callable[[], T], files: Sequence[Path]) -> None:
+    def __init__(
+        self, make: Callable[[], T], files: Sequence[Path], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._make = make
         self._files = tuple(files)
+        self._clock = clock
+        self._tried_at = 0.0
         self._lock = threading.Lock()
         self._made: T | None = None
         self._seen: _Look | None = None
@@ -48,7 +59,7 @@ class Reloading(Generic[T]):
         """
         with self._lock:
             look = self._look()
-            if look != self._seen:
+            if look != self._seen or (self.trouble and self._clock() - self._tried_at >= AGAIN_SECONDS):
                 # Looked at before they are read: what changes meanwhile is seen by the next call.
                 self._seen = look
                 self._renew()
@@ -58,6 +69,7 @@ class Reloading(Generic[T]):
 
     def _renew(self) -> None:
         before = self._made
+        self._tried_at = self._clock()
         try:
             self._made = self._make()
         except ConfigError as error:

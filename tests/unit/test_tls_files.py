@@ -22,7 +22,7 @@ from m3node.errors import ConfigError
 from m3node.settings import Destination, ListenerSettings, ListenerTls, Settings, WebSettings
 from m3node.tls.certificates import fingerprint, read_certificate, read_certificates
 from m3node.tls.in_use import certificates_in_use
-from m3node.tls.reloading import Reloading
+from m3node.tls.reloading import AGAIN_SECONDS, Reloading
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 DAY = 86_400.0
@@ -223,3 +223,25 @@ def test_a_file_that_goes_away_leaves_what_was_read(tmp_path: Path) -> None:
     file.unlink()
     assert reloading.current() == "old"
     assert "No such file" in reloading.trouble
+
+
+def test_what_was_the_systems_trouble_is_over_without_a_change_of_the_files(tmp_path: Path) -> None:
+    file, now, ills = tmp_path / "a.pem", [0.0], [ConfigError("too many open files"), None, None]
+    file.write_text("whole")
+
+    def make() -> str:
+        ill = ills.pop(0)
+        if ill is not None:
+            raise ill
+        return words_of(file)
+
+    reloading = Reloading(make, [file], lambda: now[0])
+    for now[0] in (0.0, AGAIN_SECONDS - 1):
+        with pytest.raises(ConfigError, match="too many"):
+            reloading.current()
+    now[0] = AGAIN_SECONDS
+    assert reloading.current() == "whole"
+    assert reloading.trouble == ""
+    now[0] = 10 * AGAIN_SECONDS
+    assert reloading.current() == "whole"
+    assert len(ills) == 1  # what is right is not read again
