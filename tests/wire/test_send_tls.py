@@ -1,31 +1,22 @@
-"""C-STORE over TLS: to whom results go, who gets not a byte of them, and what an administrator is told."""
+"""C-STORE over TLS: results arrive, and go on arriving when certificates are renewed."""
 
 from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import trustme
-from delivering import IMPATIENT, QUICK, go, left, queue, queue_one, sent
-from tls_peers import Listening, drips, hangs_up, hears, listening, refuses_pdus, says_nothing, speaking, wants_tls
+from delivering import IMPATIENT, go, left, queue, queue_one, sent
+from tls_peers import World, shows, speaking
 
-import audited
 from certified import Authority, Shown, encrypted
 from fake_pacs import fake_pacs
 from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.layout import DataLayout
-from m3node.settings import DeliverySettings
 from m3node.tls.contexts import fingerprint
-from ports import free_port
 from waiting import wait_for
-
-ON_ITS_WAY = QUICK.model_copy(update={"connect_seconds": 0.5})
-"""For peers that never answer a handshake."""
 
 
 @pytest.fixture
@@ -35,32 +26,9 @@ def layout(tmp_path: Path) -> DataLayout:
     return layout
 
 
-@dataclass(frozen=True)
-class World:
-    """Two authorities, and what they signed."""
-
-    authority: Authority
-    stranger: Authority
-    pacs: Shown
-    ours: Shown
-    unknown: Shown
-
-    @property
-    def trust(self) -> dict[str, object]:
-        """The settings that trust the PACS."""
-        return {"ca_file": self.authority.file}
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
-    authority, stranger = Authority(folder), Authority(folder, "stranger")
-    return World(authority, stranger, authority.issue("pacs"), authority.issue("m3node"), stranger.issue("unknown"))
-
-
-def shows(shown: Shown) -> dict[str, object]:
-    """The settings by which we show a certificate."""
-    return {"client_certificate_file": shown.certificate, "client_key_file": shown.key}
+    return World.made(tmp_path_factory.mktemp("world"))
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -97,88 +65,6 @@ def test_the_name_that_the_settings_give_is_the_one_that_counts(layout: DataLayo
         assert go(layout, to) == Round(stored=1)
 
 
-def of_a_time(folder: Path, begins: float, ends: float) -> tuple[Path, Shown]:
-    """An authority, and a certificate that is good from so many days to so many days from now."""
-    authority = trustme.CA()
-    now = datetime.now(UTC)
-    leaf = authority.issue_cert(
-        "127.0.0.1", not_before=now + timedelta(days=begins), not_after=now + timedelta(days=ends)
-    )
-    shown = Shown(folder / "timed.pem", folder / "timed.key", b"")
-    leaf.cert_chain_pems[0].write_to_path(shown.certificate)
-    leaf.private_key_pem.write_to_path(shown.key)
-    authority.cert_pem.write_to_path(folder / "timed-ca.pem")
-    return folder / "timed-ca.pem", shown
-
-
-def why(layout: DataLayout, peer: Listening, delivery: DeliverySettings = QUICK, **settings: object) -> str:
-    """What an administrator reads of a destination that gets nothing; it is tried again, and no object is set aside."""
-    to = peer.destination(**settings)
-    queue_one(layout, to)
-    told = go(layout, to, delivery)
-    assert (told.stored, told.put_off, told.aside) == (0, 1, 0)
-    (entry,) = left(layout).values()
-    assert (entry.state, entry.last_error) == (DeliveryState.RETRYING, told.unreachable)
-    beginning = f"no connection to PACS@127.0.0.1:{peer.port}: "
-    assert told.unreachable.startswith(beginning)
-    assert peer.data == b""
-    return told.unreachable.removeprefix(beginning)
-
-
-def test_a_peer_of_an_unknown_authority_gets_nothing(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.unknown))) as peer:
-        assert why(layout, peer, **world.trust) == (
-            f"its certificate is not signed by an authority in ca_file ({world.authority.file}); "
-            f"its SHA-256 is {fingerprint(world.unknown.der)}"
-        )
-
-
-def test_without_an_authority_in_the_settings_the_systems_count(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.pacs))) as peer:
-        assert why(layout, peer).startswith("its certificate is not signed by an authority of this system: set ca_file")
-
-
-def test_a_peer_whose_certificate_is_over_or_not_begun_gets_nothing(layout: DataLayout, tmp_path: Path) -> None:
-    authority, shown = of_a_time(tmp_path, -10, -2)
-    day = datetime.now(UTC) - timedelta(days=2)
-    with listening(hears(speaking(shown))) as peer:
-        assert why(layout, peer, ca_file=authority) == f"its certificate has expired on {day:%Y-%m-%d}"
-
-
-def test_a_peer_whose_certificate_is_not_yet_valid_gets_nothing(layout: DataLayout, tmp_path: Path) -> None:
-    authority, shown = of_a_time(tmp_path, 2, 10)
-    day = datetime.now(UTC) + timedelta(days=2)
-    with listening(hears(speaking(shown))) as peer:
-        told = why(layout, peer, ca_file=authority)
-        assert told.startswith(f"its certificate is valid from {day:%Y-%m-%d} ")
-        assert told.endswith(" UTC on: compare the clocks")
-
-
-def test_a_peer_of_another_name_gets_nothing(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.pacs))) as peer:
-        assert why(layout, peer, tls_name="pacs.example.org", **world.trust) == (
-            "the name in its certificate is not pacs.example.org, but 127.0.0.1, localhost"
-        )
-
-
-def test_a_name_that_cannot_be_one_is_said(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.pacs))) as peer:
-        assert why(layout, peer, tls_name=".", **world.trust) == "'.' cannot be the name in a certificate"
-
-
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-@pytest.mark.parametrize("trusted", [False, True], ids=["alone", "with ca_file"])
-def test_a_peer_with_another_certificate_than_the_pinned_one_gets_not_a_byte(
-    layout: DataLayout, world: World, version: str, trusted: bool
-) -> None:
-    trust = world.trust if trusted else {}
-    with listening(hears(speaking(world.pacs, only=version))) as peer:
-        told = why(layout, peer, certificate_sha256=(fingerprint(world.ours.der),), **trust)
-        assert told.endswith(f"that certificate_sha256 does not name: its SHA-256 is {fingerprint(world.pacs.der)}")
-        assert peer.handshakes == 1
-    assert peer.data == b""
-
-
 @pytest.mark.parametrize("trusted", [False, True], ids=["alone", "with ca_file"])
 def test_a_pinned_certificate_counts_whatever_its_name(layout: DataLayout, world: World, trusted: bool) -> None:
     pins = (fingerprint(world.ours.der), fingerprint(world.pacs.der))
@@ -187,128 +73,6 @@ def test_a_pinned_certificate_counts_whatever_its_name(layout: DataLayout, world
         to = pacs.destination(tls=True, tls_name="elsewhere.example", certificate_sha256=pins, **trust)
         queue_one(layout, to)
         assert go(layout, to) == Round(stored=1)
-
-
-def test_a_pinned_certificate_of_an_authority_that_ca_file_does_not_name_gets_nothing(
-    layout: DataLayout, world: World
-) -> None:
-    with listening(hears(speaking(world.unknown))) as peer:
-        told = why(layout, peer, certificate_sha256=(fingerprint(world.unknown.der),), **world.trust)
-        assert told.startswith("its certificate is not signed by an authority in ca_file")
-
-
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_a_peer_that_wants_a_certificate_of_ours_and_gets_none_is_understood(
-    layout: DataLayout, world: World, version: str
-) -> None:
-    context = speaking(world.pacs, callers=world.authority, only=version)
-    with listening(hears(context)) as peer:
-        told = why(layout, peer, **world.trust)
-    # TLS 1.2 has no alert for it.
-    assert (
-        told
-        == {
-            "1.2": "it refuses the handshake: it may want a certificate of ours, or knows no cipher suite of ours",
-            "1.3": "it wants a certificate of ours: set client_certificate_file",
-        }[version]
-    )
-
-
-@pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_a_peer_that_does_not_know_who_signed_our_certificate_is_understood(
-    layout: DataLayout, world: World, version: str
-) -> None:
-    context = speaking(world.pacs, callers=world.stranger, only=version)
-    with listening(hears(context)) as peer:
-        told = why(layout, peer, **world.trust, **shows(world.ours))
-    assert told == "it does not know the authority that signed our certificate"
-
-
-def test_a_peer_that_says_that_our_certificate_is_over_is_understood(layout: DataLayout, world: World) -> None:
-    over = world.authority.issue("over", days=-1)
-    with listening(hears(speaking(world.pacs, callers=world.authority))) as peer:
-        told = why(layout, peer, **world.trust, **shows(over))
-    assert told == "our certificate has expired, it says"
-
-
-def test_a_peer_that_speaks_tls_1_1_only_gets_nothing(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.pacs, only="1.1"))) as peer:
-        assert why(layout, peer, **world.trust) == "it does not speak TLS 1.2 or later"
-
-
-def test_a_peer_that_speaks_tls_1_2_gets_nothing_where_1_3_is_the_least(layout: DataLayout, world: World) -> None:
-    strict = QUICK.model_copy(update={"tls_minimum": "1.3"})
-    with listening(hears(speaking(world.pacs, only="1.2"))) as peer:
-        assert why(layout, peer, strict, **world.trust) == "it does not speak TLS 1.3"
-
-
-def test_a_plain_peer_on_the_tls_port_is_understood(layout: DataLayout, world: World) -> None:
-    with listening(refuses_pdus) as peer:
-        assert why(layout, peer, **world.trust) == f"it answers, but not in TLS: is {peer.port} its TLS port?"
-
-
-def test_a_peer_that_hangs_up_in_the_handshake_is_understood(layout: DataLayout, world: World) -> None:
-    with listening(hangs_up) as peer:
-        assert why(layout, peer, **world.trust).startswith(f"it hangs up in the TLS handshake: is {peer.port} its TLS")
-
-
-def test_a_peer_that_never_answers_the_handshake_is_left(layout: DataLayout, world: World) -> None:
-    with listening(says_nothing) as peer:
-        told = why(layout, peer, ON_ITS_WAY, **world.trust)
-        assert told == f"it does not answer the TLS handshake: is {peer.port} its TLS port?"
-
-
-def test_a_peer_that_drips_its_handshake_is_left(layout: DataLayout, world: World) -> None:
-    """Each byte comes in time; all of them would take for ever."""
-    with listening(drips) as peer:
-        told = why(layout, peer, ON_ITS_WAY, **world.trust)
-        assert told == f"it does not answer the TLS handshake: is {peer.port} its TLS port?"
-
-
-def test_a_peer_that_wants_tls_and_is_called_without_is_understood(layout: DataLayout) -> None:
-    with listening(wants_tls) as peer:
-        assert why(layout, peer, tls=False) == "it answers in TLS: set tls for it"
-
-
-def test_nobody_listening_is_said_as_without_tls(layout: DataLayout, world: World) -> None:
-    told = why(layout, Listening(free_port()), **world.trust)
-    assert told == "Connection refused"
-
-
-def test_a_file_that_is_gone_is_named_and_its_setting(layout: DataLayout, world: World, tmp_path: Path) -> None:
-    gone = {"client_certificate_file": tmp_path / "gone.pem", "client_key_file": world.ours.key}
-    with listening(hears(speaking(world.pacs))) as peer:
-        assert why(layout, peer, **world.trust, **gone) == (
-            f"cannot read {tmp_path}/gone.pem: No such file or directory (client_certificate_file of destination pacs)"
-        )
-        assert peer.handshakes == 0
-
-
-def alerts(layout: DataLayout) -> list[str]:
-    """What the audit trail says of security; everything in it is valid."""
-    return [audited.words(message) for message in audited.named(audited.of_node(layout), "Security Alert")]
-
-
-def test_a_peer_with_a_certificate_of_somebody_else_is_in_the_audit_trail(layout: DataLayout, world: World) -> None:
-    with listening(hears(speaking(world.unknown))) as peer:
-        told = why(layout, peer, **world.trust)
-    (alert,) = alerts(layout)
-    assert told in alert
-
-
-def test_a_peer_with_another_certificate_than_the_pinned_one_is_in_the_audit_trail(
-    layout: DataLayout, world: World
-) -> None:
-    with listening(hears(speaking(world.pacs))) as peer:
-        told = why(layout, peer, certificate_sha256=(fingerprint(world.ours.der),))
-    (alert,) = alerts(layout)
-    assert told in alert
-
-
-def test_a_peer_that_is_only_not_there_is_not_in_the_audit_trail(layout: DataLayout, world: World) -> None:
-    with listening(hangs_up) as peer:
-        why(layout, peer, **world.trust)
-    assert alerts(layout) == []
 
 
 def replaced(shown: Shown, by: Shown) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from certified import Authority, Shown
@@ -33,6 +34,32 @@ def speaking(shown: Shown, *, callers: Authority | None = None, only: Version | 
         if only == "1.1":
             context.set_ciphers("ALL:@SECLEVEL=0")
     return context
+
+
+@dataclass(frozen=True)
+class World:
+    """Two authorities, and what they signed."""
+
+    authority: Authority
+    stranger: Authority
+    pacs: Shown
+    ours: Shown
+    unknown: Shown
+
+    @classmethod
+    def made(cls, folder: Path) -> World:
+        authority, stranger = Authority(folder), Authority(folder, "stranger")
+        return cls(authority, stranger, authority.issue("pacs"), authority.issue("m3node"), stranger.issue("unknown"))
+
+    @property
+    def trust(self) -> dict[str, object]:
+        """The settings that trust the PACS."""
+        return {"ca_file": self.authority.file}
+
+
+def shows(shown: Shown) -> dict[str, object]:
+    """The settings by which we show a certificate."""
+    return {"client_certificate_file": shown.certificate, "client_key_file": shown.key}
 
 
 @dataclass
@@ -120,3 +147,12 @@ def wants_tls(connection: socket.socket, state: Listening) -> None:
     """Answer what is no record of TLS with an alert: unexpected message (RFC 8446 6)."""
     connection.recv(65536)
     connection.sendall(b"\x15\x03\x01\x00\x02\x02\x0a")
+
+
+def leaves(context: ssl.SSLContext) -> Callable[[socket.socket, Listening], None]:
+    """Shake hands, and hang up without a word."""
+
+    def handle(connection: socket.socket, state: Listening) -> None:
+        context.wrap_socket(connection, server_side=True).close()
+
+    return handle
