@@ -21,6 +21,7 @@ from m3node.intake.receive.receiver_process import receive
 from m3node.intake.receive.repeats import RepeatedLines
 from m3node.intake.receive.spool import remove_leftovers
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Pool:
             target=receive, args=(self.settings, theirs, number), name=f"m3node-receiver-{number}", daemon=False
         )
         process.start()
+        counting.process_started(f"receiver-{number}")
         theirs.close()  # else a dead receiver's channel would not end
         ours.setblocking(False)
         worker = Worker(number=number, process=process, channel=ours, started_at=time.monotonic())

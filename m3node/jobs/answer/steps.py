@@ -183,8 +183,7 @@ def build(
     """Build the objects that are missing in the run's folder."""
     if findings.outcome is Outcome.REJECTED:
         return ()
-    with counting.timed("build"):
-        return build_objects(findings, manifest, folder, settings, kinds=kinds)
+    return build_objects(findings, manifest, folder, settings, kinds=kinds)
 
 
 def record_of(

@@ -164,7 +164,8 @@ def _detect(bench: Bench, manifest: Manifest, folder: Path, _end: Words) -> Word
 
 def _build(bench: Bench, manifest: Manifest, folder: Path, _end: Words) -> Words:
     bench.ledger.note_stage(folder.name, "building objects", 0, 1)
-    build(manifest, load_findings(folder), folder, bench.settings, kinds=wanted_kinds(bench.settings))
+    with counting.timed("build"):
+        build(manifest, load_findings(folder), folder, bench.settings, kinds=wanted_kinds(bench.settings))
     return {}
 
 
