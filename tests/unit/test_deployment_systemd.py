@@ -48,6 +48,7 @@ def test_there_is_a_unit_for_the_node_and_for_each_of_its_roles() -> None:
         "m3node.service": ["/opt/m3node/bin/m3node serve"],
         "m3node-listen.service": ["/opt/m3node/bin/m3node listen"],
         "m3node-worker@.service": ["/opt/m3node/bin/m3node worker --slot %i"],
+        "m3node-web.service": ["/opt/m3node/bin/m3node web"],
         "m3node-deliver.service": ["/opt/m3node/bin/m3node deliver"],
         "m3node-watch.service": ["/opt/m3node/bin/m3node watch"],
     }
