@@ -7,7 +7,8 @@ from pathlib import Path
 
 from m3node.jobs.locks import Holder
 
-_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+_TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
+"""Below ``self``, which is there under ``ProcSubset=pid``, too."""
 _LISTENS = "0A"
 """State of a listening socket in these tables (proc(5), ``TCP_LISTEN``)."""
 
