@@ -24,6 +24,7 @@ def add_parser(subparsers: Any) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Deliver until told to stop."""
-    from m3node.jobs.node.roles import deliver  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.activity import audited  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.roles import deliver  # noqa: PLC0415
 
-    return run_process(arguments, "deliver", deliver)
+    return run_process(arguments, "deliver", audited("deliver", deliver))

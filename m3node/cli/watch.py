@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Watch until told to stop."""
-    from m3node.jobs.node.roles import watch  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.activity import audited  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.roles import watch  # noqa: PLC0415
 
-    return run_process(arguments, "watch", watch)
+    return run_process(arguments, "watch", audited("watch", watch))

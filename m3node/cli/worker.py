@@ -32,9 +32,11 @@ def add_parser(subparsers: Any) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Work until told to stop."""
-    from m3node.jobs.node.roles import work  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.activity import audited  # noqa: PLC0415 - keeps --help and --version quick
+    from m3node.jobs.node.roles import work  # noqa: PLC0415
 
     def run(settings: Settings, stop: threading.Event) -> None:
         work(settings, arguments.slot, stop)
 
-    return run_process(arguments, f"worker-{arguments.slot}", run)
+    name = f"worker-{arguments.slot}"
+    return run_process(arguments, name, audited(name, run))

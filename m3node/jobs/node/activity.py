@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from m3node.audit.events import ApplicationActivity
@@ -42,3 +43,17 @@ def active(settings: Settings, process: str, *, before: Holder | None = None) ->
     finally:
         trail.record(ApplicationActivity(started=False, outcome=outcome))
         trail.close()
+
+
+Work = Callable[[Settings, threading.Event], None]
+"""What a process does until the event is set."""
+
+
+def audited(process: str, work: Work) -> Work:
+    """Return the work of a role that runs apart, with its start and stop recorded."""
+
+    def run(settings: Settings, stop: threading.Event) -> None:
+        with active(settings, process):
+            work(settings, stop)
+
+    return run
