@@ -77,6 +77,10 @@ class TlsConnection:
                 if not self._take():
                     raise ConnectionResetError from None
         self.flush(seconds)
+        if hasattr(socket, "TCP_QUICKACK"):
+            # There is no ticket to send now, with which the peer's last words would be acknowledged; a peer that
+            # waits for that before its request (Nagle's algorithm) would lose the kernel's 40 ms.
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._taken = memoryview(bytearray(_READ_BYTES))
         cipher = self._engine.cipher()
         self.shown = PeerTls(self._engine.version() or "", cipher[0] if cipher else "", peer_fingerprint(self._engine))
