@@ -113,11 +113,19 @@ def test_log_files_have_an_object_a_line_that_says_which_study_it_is_about(node:
     of_run = [line["message"] for line in lines(node, "worker-0") if line.get("ids", {}).get("run") == run]
     assert any(re.match(rf"run {re.escape(run)} begins", message) for message in of_run)
     assert {line["ids"]["study"] for line in lines(node, "worker-0") if "ids" in line} == {study}
-    assert any(line.get("ids") == {"series": series} for line in lines(node, "keeper"))
+    assert any(line.get("ids") == {"study": study, "series": series} for line in lines(node, "keeper"))
     sent = [line["ids"] for line in lines(node, "deliver") if "stored" in line["message"]]
     assert sent == 4 * [{"run": run, "study": study, "destination": "archive"}]
     files = {file.stem for file in (node.root / "logs").iterdir()}
     assert files == {"node", "acceptor", "receiver-0", "keeper", "clerk", "worker-0", "deliver", "web"}
+
+
+def test_standard_error_has_the_same_lines_of_all_processes_and_no_other(node: ServedNode) -> None:
+    said = sorted(line for line in node.log.splitlines())
+    files = [file for file in (node.root / "logs").iterdir() if file.stem != "node"]
+    kept = {line for file in files for line in file.read_text().splitlines()}
+    assert kept <= set(said)
+    assert {json.loads(line)["role"] for line in said} >= {"node", "receiver 0", "worker-0", "web"}
 
 
 def test_neither_metrics_nor_logs_hold_the_patient_or_a_uid_as_a_label(node: ServedNode) -> None:

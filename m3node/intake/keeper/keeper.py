@@ -195,7 +195,8 @@ class Keeper:
         begun = self._clock()
         complete = [series for series in self._register if self._is_complete(series, begun)]
         for series in sorted(complete, key=lambda series: not self._is_urgent(series)):
-            with correlated(series=series):
+            studies = ",".join(sorted(_studies(self._register.folders.get(series, ()))))
+            with correlated(study=studies, series=series):
                 self._answer(series)
             if self._clock() - begun > TURN_SECONDS:
                 return
