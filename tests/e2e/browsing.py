@@ -96,8 +96,8 @@ class Tab:
         return bool(self.page.evaluate(f"() => {root}.scrollWidth > {root}.clientWidth"))
 
     def focused(self) -> str:
-        """Return the element that a key would go to, as text."""
-        return str(self.page.evaluate("() => document.activeElement ? document.activeElement.outerHTML : ''"))
+        """Return the words of the link, button or other element that a key would go to."""
+        return str(self.page.evaluate("() => document.activeElement?.textContent.trim() ?? ''"))
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
