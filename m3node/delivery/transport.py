@@ -128,6 +128,27 @@ class Transport(AssociationSocket):
         self._answered = self._answered or bool(taken)
         return taken
 
+    def send(self, bytestream: bytes) -> None:
+        """Send all of it; a connection that breaks is an event, as pynetdicom has it."""
+        try:
+            if self.socket is None:
+                raise BrokenPipeError
+            self.socket.sendall(bytestream)
+        except OSError as error:
+            self._lost(self._last_words(error))
+            self.event_queue.put(_CLOSED)
+
+    def _last_words(self, error: OSError) -> OSError:
+        """Return why the peer broke the connection, which may wait to be read, rather than that it is broken."""
+        if isinstance(self.socket, ssl.SSLSocket) and not isinstance(error, TimeoutError):
+            try:
+                self.socket.recv(_READ)
+            except ssl.SSLError as alert:
+                return alert
+            except (OSError, ValueError):
+                return error
+        return error
+
     def close(self) -> None:
         """Take leave, as TLS wants it (RFC 8446 6.1), without waiting for the peer to do so."""
         if isinstance(self.socket, ssl.SSLSocket) and self._is_connected:
@@ -149,11 +170,11 @@ class Transport(AssociationSocket):
             transport.close()
 
     def _lost(self, error: Exception) -> None:
-        if self._answered or isinstance(error, TimeoutError):
+        if self._answered or self.trouble or isinstance(error, TimeoutError):
             return
         if self._peer.tls is None:
             self.trouble = "it hangs up on the association request: does it want TLS?"
-        elif isinstance(error, ssl.SSLError):
+        elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             # TLS 1.3 asks for our certificate behind the handshake: its verdict is the first that is read.
             self.trouble = why_not(error, (self._peer.host, self._peer.port), self._peer.tls)
         else:

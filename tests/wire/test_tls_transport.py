@@ -107,6 +107,21 @@ def test_half_a_record_is_no_data_until_the_rest_has_come(authority: Authority, 
         assert transport.recv(6) == b"abcdef"
 
 
+def test_why_the_peer_broke_the_connection_is_read_also_by_who_only_sends(
+    authority: Authority, server: Shown, tmp_path: Path
+) -> None:
+    strangers, ours = Authority(tmp_path / "strangers"), authority.issue("m3node")
+
+    def handle(connection: socket.socket, state: Listening) -> None:
+        speaking(server, callers=strangers, only="1.3").wrap_socket(connection, server_side=True)
+
+    terms = Terms(ca_file=authority.file, client_certificate_file=ours.certificate, client_key_file=ours.key)
+    with connected(handle, terms) as transport:
+        wait_for(lambda: readable(transport))
+        wait_for(lambda: transport.send(b"who is there?") or transport.trouble)
+        assert transport.trouble == "it does not know the authority that signed our certificate"
+
+
 def test_we_take_leave_as_tls_wants_it(authority: Authority, server: Shown) -> None:
     ends: list[bytes] = []
 
