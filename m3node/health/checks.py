@@ -243,7 +243,7 @@ def _database(glance: Glance) -> Check:
 
 def _certificates(settings: Settings, now: float) -> Check:
     found = certificates_in_use(settings, now)
-    wrong = [item for item in found if item.error or item.expires_soon]
+    wrong = [item for item in found if item.error or item.unfit or item.expires_soon]
     if not wrong:
         return Check("certificates", "ok", f"{len(found)} in use" if found else "none in use")
     state: State = "failed" if any(_is_ours(item) and not _is_good(item) for item in wrong) else "warning"
@@ -261,8 +261,8 @@ def _is_good(item: CertificateInUse) -> bool:
 
 
 def _standing(item: CertificateInUse) -> str:
-    if item.days_left is None or item.not_after is None:
-        return f"cannot be used: {item.error}"
+    if item.days_left is None or item.not_after is None or item.unfit:
+        return f"cannot be used: {item.error or item.unfit}"
     day = time.strftime("%Y-%m-%d", time.gmtime(item.not_after))
     return f"has expired on {day}" if item.days_left < 0 else f"expires on {day}, in {item.days_left:.0f} days"
 

@@ -16,7 +16,17 @@ from m3node.errors import ConfigError, M3NodeError
 from m3node.settings import TlsVersion
 from m3node.tls.certificates import fingerprint, peer_fingerprint, read_certificate
 
-__all__ = ["TLS12_SUITES", "TLS13_SUITES", "PinError", "check_pins", "client_context", "fingerprint", "server_context"]
+__all__ = [
+    "TLS12_SUITES",
+    "TLS13_SUITES",
+    "Own",
+    "PinError",
+    "check_own",
+    "check_pins",
+    "client_context",
+    "fingerprint",
+    "server_context",
+]
 
 TLS13_SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
 """Of TLS 1.3: OpenSSL's own, which Python takes as they are."""
@@ -32,6 +42,14 @@ TLS12_SUITES = (
 """Of TLS 1.2, in the order in which a server of ours takes them (OpenSSL's names)."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class Own(NamedTuple):
+    """What we show: certificate, key (where it is not in the same file), the key's password (where it has one)."""
+
+    certificate: Path
+    key: Path | None
+    password: Path | None
 
 
 class PinError(M3NodeError):
@@ -78,7 +96,7 @@ def server_context(
             raise ConfigError(f"{_key(section, 'ca_file')} is needed to tell callers' certificates")
         _trust(context, ca_file, _key(section, "ca_file"))
         context.verify_mode = ssl.CERT_REQUIRED
-    _show(context, _Own(certificate_file, key_file, key_password_file), section, "")
+    _show(context, Own(certificate_file, key_file, key_password_file), section, "")
     return context
 
 
@@ -123,9 +141,27 @@ def client_context(
     elif not pins:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if client_certificate_file is not None:
-        own = _Own(client_certificate_file, client_key_file, client_key_password_file)
+        own = Own(client_certificate_file, client_key_file, client_key_password_file)
         _show(context, own, section, "client_")
     return context
+
+
+def check_own(own: Own, section: str, prefix: str = "") -> None:
+    """See that certificate, key and password belong together.
+
+    Parameters
+    ----------
+    own : Own
+        The files.
+    section, prefix : str
+        Where their settings stand, and how their names begin (``client_``), for messages.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be used.
+    """
+    _show(_context(ssl.PROTOCOL_TLS_CLIENT, "1.2"), own, section, prefix)
 
 
 def check_pins(connection: ssl.SSLSocket | ssl.SSLObject, pins: tuple[str, ...]) -> None:
@@ -174,15 +210,7 @@ def _trust(context: ssl.SSLContext, ca_file: Path, setting: str) -> None:
         raise ConfigError(f"a certificate in {ca_file} ({setting}) is damaged") from None
 
 
-class _Own(NamedTuple):
-    """What we show: certificate, key, the key's password."""
-
-    certificate: Path
-    key: Path | None
-    password: Path | None
-
-
-def _show(context: ssl.SSLContext, own: _Own, section: str, prefix: str) -> None:
+def _show(context: ssl.SSLContext, own: Own, section: str, prefix: str) -> None:
     certificate_key, key_key, password_key = (
         _key(section, f"{prefix}{key}") for key in ("certificate_file", "key_file", "key_password_file")
     )

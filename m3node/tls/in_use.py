@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from m3node.errors import ConfigError
-from m3node.settings import Settings
+from m3node.settings import Destination, Settings, SyslogSettings
 from m3node.tls.certificates import CertificateView, read_certificates
+from m3node.tls.contexts import Own, check_own
 
 EXPIRY_WARNING_DAYS = 30
 """Who renews by hand wants to hear of it that long before."""
@@ -33,6 +35,9 @@ class CertificateInUse:
         Until then; negative when it is over.
     error : str
         Why the file cannot be read; empty when it can.
+    unfit : str
+        Why the key that belongs to it cannot be used with it; empty when it can, or when this process may not read
+        the key. A process that has read others before goes on with them.
     """
 
     setting: str
@@ -40,6 +45,7 @@ class CertificateInUse:
     not_after: float | None
     days_left: float | None
     error: str = ""
+    unfit: str = ""
 
     @property
     def expires_soon(self) -> bool:
@@ -61,34 +67,67 @@ def certificates_in_use(settings: Settings, now: float | None = None) -> tuple[C
         Unix time; the clock's when not given.
     """
     when = time.time() if now is None else now
-    return tuple(_look(setting, file, when) for setting, file in certificate_files(settings))
+    return tuple(_look(named, when) for named in _named(settings))
 
 
-def certificate_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Name every setting that names certificates, with its file."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A file, and where its settings stand; authorities have no key."""
+
+    section: str
+    prefix: str
+    file: Path
+    own: Own | None = None
+
+    @property
+    def setting(self) -> str:
+        return f"{self.section}.{self.prefix}{'ca_file' if self.own is None else 'certificate_file'}"
+
+
+def _named(settings: Settings) -> Iterator[_Named]:
     tls, syslog, web = settings.listener.tls, settings.audit.syslog, settings.web
-    named: list[tuple[str, Path | None]] = [
-        ("listener.tls.certificate_file", tls.certificate_file),
-        ("listener.tls.ca_file", tls.ca_file),
+    yield from _own("listener.tls", "", tls.certificate_file, tls.key_file, tls.key_password_file)
+    yield from _authorities("listener.tls", tls.ca_file)
+    calling: list[tuple[str, Destination | SyslogSettings]] = [
+        *((f"destinations.{destination.name}", destination) for destination in settings.destinations),
+        ("audit.syslog", syslog),
     ]
-    for destination in settings.destinations:
-        for key in ("ca_file", "client_certificate_file"):
-            named.append((f"destinations.{destination.name}.{key}", getattr(destination, key)))
-    named += [
-        ("audit.syslog.ca_file", syslog.ca_file),
-        ("audit.syslog.client_certificate_file", syslog.client_certificate_file),
-        ("web.certificate_file", web.certificate_file if web.enabled else None),
-    ]
-    return ((setting, file) for setting, file in named if file is not None)
+    for section, calls in calling:
+        yield from _authorities(section, calls.ca_file)
+        own = (calls.client_certificate_file, calls.client_key_file, calls.client_key_password_file)
+        yield from _own(section, "client_", *own)
+    if web.enabled:
+        yield from _own("web", "", web.certificate_file, web.key_file, web.key_password_file)
 
 
-def _look(setting: str, file: Path, now: float) -> CertificateInUse:
+def _own(section: str, prefix: str, certificate: Path | None, *others: Path | None) -> Iterator[_Named]:
+    if certificate is not None:
+        key, password = others
+        yield _Named(section, prefix, certificate, Own(certificate, key, password))
+
+
+def _authorities(section: str, file: Path | None) -> Iterator[_Named]:
+    if file is not None:
+        yield _Named(section, "", file)
+
+
+def _look(named: _Named, now: float) -> CertificateInUse:
     try:
-        views = read_certificates(file, setting)
+        views = read_certificates(named.file, named.setting)
     except ConfigError as error:
-        return CertificateInUse(setting, file, None, None, str(error))
-    ends = _end(views, now) if setting.endswith("ca_file") else min(view.not_after for view in views)
-    return CertificateInUse(setting, file, ends, (ends - now) / _DAY)
+        return CertificateInUse(named.setting, named.file, None, None, str(error))
+    ends = _end(views, now) if named.own is None else min(view.not_after for view in views)
+    return CertificateInUse(named.setting, named.file, ends, (ends - now) / _DAY, unfit=_unfit(named))
+
+
+def _unfit(named: _Named) -> str:
+    if named.own is None or not all(os.access(file, os.R_OK) for file in named.own if file is not None):
+        return ""
+    try:
+        check_own(named.own, named.section, named.prefix)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _end(authorities: tuple[CertificateView, ...], now: float) -> float:

@@ -207,8 +207,9 @@ def test_certificates_are_told_of_thirty_days_before_they_expire(tmp_path: Path)
     soon, over = authority.issue("soon", days=20), authority.issue("over", days=-1)
 
     def certificates(listener: Path, destination: Path) -> Check:
-        tls = ListenerTls(certificate_file=listener, client_certificates="none")
-        to = PACS.model_copy(update={"tls": True, "client_certificate_file": destination, "ca_file": authority.file})
+        tls = ListenerTls(certificate_file=listener, key_file=listener.with_suffix(".key"), client_certificates="none")
+        shown = {"client_certificate_file": destination, "client_key_file": destination.with_suffix(".key")}
+        to = PACS.model_copy(update={"tls": True, "ca_file": authority.file, **shown})
         settings = settings_of(tmp_path / "data", listener=ListenerSettings(tls=tls), destinations=(to,))
         return found(settings)["certificates"]
 
@@ -223,6 +224,11 @@ def test_certificates_are_told_of_thirty_days_before_they_expire(tmp_path: Path)
     others = certificates(good, over.certificate)
     assert others.state == "warning"
     assert others.message.startswith("destinations.pacs.client_certificate_file has expired on ")
+    # Renewed without its key: who has read the old one goes on with it, until it is started again.
+    shutil.copy(soon.key, good.with_suffix(".key"))
+    unfit = certificates(good, soon.certificate)
+    assert unfit.state == "warning"
+    assert unfit.message.startswith("listener.tls.certificate_file cannot be used: the key in ")
 
 
 def test_an_audit_trail_that_cannot_be_written_has_failed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certified import Authority
+from certified import Authority, encrypted
 from m3node.errors import ConfigError
 from m3node.settings import Destination, ListenerSettings, ListenerTls, Settings, WebSettings
 from m3node.tls.certificates import fingerprint, read_certificate, read_certificates
@@ -153,6 +153,36 @@ def test_every_certificate_of_the_settings_is_listed_with_the_days_that_are_left
     found = certificates_in_use(settings_with(tmp_path, "b", past, far), now.timestamp())
     assert [one.days_left for one in found if not one.error] == [900.0, -400.0, 900.0]
     assert [one.expires_soon for one in found] == [False, False, True, False]
+
+
+def test_a_certificate_that_was_renewed_without_its_key_is_listed_as_unfit(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    old, new = authority.issue("old"), authority.issue("new")
+    key = encrypted(new.key, "secret")
+    password = tmp_path / "password"
+    password.write_text("secret")
+    tls = ListenerTls(
+        certificate_file=new.certificate, key_file=key, key_password_file=password, ca_file=authority.file
+    )
+    pacs = Destination(
+        name="pacs",
+        ae_title="PACS",
+        host="127.0.0.1",
+        tls=True,
+        client_certificate_file=new.certificate,
+        client_key_file=old.key,
+    )
+    settings = Settings(data_dir=tmp_path, listener=ListenerSettings(tls=tls), destinations=(pacs,))
+    assert {one.setting: one.unfit for one in certificates_in_use(settings)} == {
+        "listener.tls.certificate_file": "",
+        "listener.tls.ca_file": "",
+        "destinations.pacs.client_certificate_file": (
+            f"the key in {old.key} (destinations.pacs.client_key_file) is not that of the certificate in "
+            f"{new.certificate} (destinations.pacs.client_certificate_file)"
+        ),
+    }
+    password.write_text("another")
+    assert "holds another password" in certificates_in_use(settings)[0].unfit
 
 
 def words_of(file: Path) -> str:
