@@ -104,6 +104,13 @@ def _provider_defaults() -> str:
             ("who may call", "`listener.callers`", "nobody" if not listener.callers else "somebody"),
             ("largest PDU that is taken", "`listener.maximum_pdu_size`", f"{entity.maximum_pdu_size} bytes"),
             ("associations at once", "`listener.max_associations`", listener.max_associations),
+            ("connections that have asked for nothing yet", "`listener.max_waiting`", listener.max_waiting),
+            ("largest instance", "`listener.max_object_mb`", f"{listener.max_object_mb:g} MB"),
+            (
+                "instances a minute",
+                "`listener.instances_per_minute`",
+                listener.instances_per_minute or "as many as come",
+            ),
             ("an idle association is aborted after", "`listener.idle_seconds`", f"{entity.network_timeout:g} s"),
             ("an association request has to come within", "`listener.request_seconds`", f"{entity.acse_timeout:g} s"),
             ("implementation class UID", "–", f"`{entity.implementation_class_uid}`"),

@@ -6,7 +6,8 @@ C-STORE:
 0x0000 success                      the instance is on disk, or was there before with the same bytes
 0x0110 processing failure           the disk refused for another reason than space; the same bytes may be sent again
 0x0122 SOP class not supported      the command's SOP class is not that of its presentation context
-0xA700 out of resources             no space, quota, file handles or memory; the same bytes may be sent again later
+0xA700 out of resources             no space, quota, file handles or memory; the same bytes may be sent again later;
+                                    or more than its sender may send: too large, too many a minute
 0xA900 data set does not match      command and data set disagree on SOP class or SOP instance
 0xC000 cannot understand            the bytes are no data set in the negotiated transfer syntax
 0xC001 cannot understand            a UID of the data set is not a UID (PS3.5 9.1)
