@@ -128,7 +128,7 @@ def in_this_process(
 
         def serve() -> None:
             connection, _ = listening.accept()
-            receiver.serve(connection, OpenDesk())
+            receiver.serve(connection, OpenDesk(), over_tls=chosen.listener.tls.certificate_file is not None)
 
         # A daemon, so that one that nobody has called does not keep the tests from ending where one of them fails.
         thread = threading.Thread(target=serve, daemon=True)

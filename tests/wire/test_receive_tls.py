@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from committing import COMMITMENT, instances, report, reporter, send
 from pydicom import dcmread
-from receiving import Node, associated, named, raw_store, rejection, running, tiny
+from receiving import Node, associated, in_this_process, named, raw_store, rejection, running, tiny
 
 from certified import Authority, Shown, caller
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.intake.receive.commitment import read_report, report_file
+from m3node.layout import DataLayout
 from m3node.settings import Caller, Destination, ListenerTls
 from m3node.tls.contexts import fingerprint
 from served import ServedNode
@@ -283,6 +284,35 @@ def test_who_connects_to_the_tls_port_and_says_nothing_delays_nobody(node: Node,
             peer.setblocking(False)
             with pytest.raises(BlockingIOError):
                 peer.recv(1)
+
+
+def test_an_association_over_tls_that_does_not_end_is_aborted_when_the_node_stops(
+    authority: Authority, own: Shown, modality: Shown, tmp_path: Path
+) -> None:
+    with (
+        in_this_process(tmp_path, tls=tls_of(authority, own)) as here,
+        associated(here.port, tls=caller(authority.file, modality)) as association,
+    ):
+        assert association.is_established
+        here.receiver.drain(0.1)
+        wait_for(lambda: association.is_aborted)
+
+
+def test_a_handshake_that_the_node_ends_when_it_stops_is_no_alert(
+    authority: Authority, own: Shown, tmp_path: Path
+) -> None:
+    with (
+        in_this_process(tmp_path, tls=tls_of(authority, own)) as here,
+        socket.create_connection(("127.0.0.1", here.port), timeout=60) as peer,
+    ):
+        hello = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            caller().wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+        peer.sendall(hello.read())
+        assert peer.recv(1)  # the node's answer: it waits for ours now
+        here.receiver.drain(0.1)
+    audit = DataLayout(here.folder).audit
+    assert not audit.exists() or not [file for file in audit.iterdir() if b"TLS" in file.read_bytes()]
 
 
 def test_new_certificates_are_taken_for_the_next_connection_and_broken_ones_are_not(

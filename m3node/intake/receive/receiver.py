@@ -43,6 +43,7 @@ class _Served:
 
     connection: socket.socket
     session: Session | None = None
+    ended: bool = False
 
     @property
     def admitted(self) -> bool:
@@ -50,6 +51,7 @@ class _Served:
 
     def end(self) -> None:
         """End it from another thread."""
+        self.ended = True
         if self.session is not None:
             self.session.interrupt()
             return
@@ -116,7 +118,7 @@ class Receiver:
         try:
             with connection:
                 tls = None
-                if over_tls and (tls := self._door.admit(connection)) is None:
+                if over_tls and (tls := self._door.admit(connection, lambda: served.ended)) is None:
                     return
                 try:
                     served.session = Session(self._shared, connection, desk, tls=tls)

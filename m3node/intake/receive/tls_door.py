@@ -41,8 +41,15 @@ class TlsDoor:
         self._alert = alert
         self._say = say
 
-    def admit(self, connection: socket.socket) -> TlsConnection | None:
+    def admit(self, connection: socket.socket, ended: Callable[[], bool] = lambda: False) -> TlsConnection | None:
         """Shake hands, in the calling thread.
+
+        Parameters
+        ----------
+        connection : socket.socket
+            The accepted connection.
+        ended : callable
+            Whether we ended it ourselves meanwhile, which is nothing that the peer has done.
 
         Returns
         -------
@@ -63,8 +70,8 @@ class TlsDoor:
         try:
             tls.shake_hands(self._seconds)
         except OSError as error:
-            if not tls.heard and not isinstance(error, TimeoutError):
-                return None  # a port scan, a load balancer's probe
+            if ended() or (not tls.heard and not isinstance(error, TimeoutError)):
+                return None  # the latter is a port scan, or a load balancer's probe
             self._refuse(address, why_no_tls(error))
             tls.refuse()
             return None
