@@ -13,10 +13,12 @@ from m3node.errors import ResultError
 from m3node.jobs.ledger.states import RUN_ENDS, RunState
 from m3node.jobs.ledger.view_types import DeliveryView, ObjectView, RunView, SeriesView, StudyView
 from m3node.jobs.ledger.views import UNENDED
+from m3node.jobs.node.amounts import count_of
 from m3node.layout import DataLayout
 from m3node.m3.lesion import Lesion
 from m3node.rejection import Reason
 from m3node.results.findings import Findings, Outcome
+from m3node.results.objects import ObjectKind
 from m3node.results.store import FINDINGS_FILE, load_findings
 from m3node.web.advice import WHAT_TO_DO
 
@@ -28,6 +30,9 @@ PICTURES = {
 
 RUN_NAME = re.compile(r"[0-9.]{1,64}(\.[0-9a-f]{1,64})?\.g[0-9]{1,9}(\.[0-9a-f]{1,64})?")
 """``<SeriesInstanceUID>[.stack].g<generation>``, and for what became no stack a digest."""
+
+ORDER = {kind.value: number for number, kind in enumerate(ObjectKind)}
+"""Of a run's objects: the report first."""
 
 _HAS_IT = (DeliveryState.STORED, DeliveryState.SENT, DeliveryState.CONFIRMED)
 
@@ -180,10 +185,13 @@ def _moments(
 ) -> tuple[Moment, ...]:
     received = Moment("received", "done")
     if series is not None:
-        received = Moment("received", "done", series.last_received_at or None, f"{series.instances} instances")
+        received = Moment("received", "done", series.last_received_at or None, count_of(series.instances, "instance"))
     if run.state == RunState.REJECTED and not run.started_at:
         return (received, Moment("complete", "done", run.created_at), Moment("not used", "failed", run.finished_at))
-    moments = [received, Moment("complete", "done", run.created_at, f"{run.slices} slices" if run.slices else "")]
+    moments = [
+        received,
+        Moment("complete", "done", run.created_at, count_of(run.slices, "slice") if run.slices else ""),
+    ]
     moments += _work(run, times)
     if run.state in (RunState.FAILED, RunState.REJECTED, RunState.CANCELLED, RunState.SUPERSEDED):
         return tuple(moments)
@@ -241,5 +249,5 @@ def _sent(objects: Sequence[ObjectView], deliveries: Sequence[DeliveryView]) -> 
     known |= {item.sop_instance_uid: item.kind for item in objects}
     return tuple(
         SentObject(kind, uid, tuple(item for item in deliveries if item.sop_instance_uid == uid))
-        for uid, kind in known.items()
+        for uid, kind in sorted(known.items(), key=lambda item: (ORDER.get(item[1], len(ORDER)), item[0]))
     )

@@ -25,11 +25,9 @@ def text(ds: Dataset, tag: int) -> str:
     if value is None:
         return ""
     if isinstance(value, bytes):
-        try:
-            decoded = value.decode("ascii")
-        except UnicodeDecodeError:
-            decoded = _decoded(ds, value)
-        return decoded.strip(_PADDING)
+        # With code extensions text of other alphabets is of seven bits, too.
+        plain = value.isascii() and _ESCAPE not in value
+        return (value.decode("ascii") if plain else _decoded(ds, value)).strip(_PADDING)
     if isinstance(value, str):
         return value.strip(_PADDING)
     if isinstance(value, Sequence):

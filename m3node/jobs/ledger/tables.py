@@ -44,12 +44,14 @@ class Series(Base):
     __tablename__ = "series"
 
     series_instance_uid: Mapped[str] = mapped_column(primary_key=True)
-    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    study_instance_uid: Mapped[str]
     state: Mapped[str] = mapped_column(index=True)
     instances: Mapped[int]
     first_received_at: Mapped[float]
     last_received_at: Mapped[float]
     purged_at: Mapped[float | None]
+
+    __table_args__ = (Index(None, "study_instance_uid", "state"),)
 
 
 class Instance(Base):
@@ -80,7 +82,7 @@ class Run(Base):
     manifest_key: Mapped[str] = mapped_column(index=True)
     label: Mapped[str]
     generation: Mapped[int]
-    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    study_instance_uid: Mapped[str]
     series_instance_uid: Mapped[str] = mapped_column(index=True)
     priority: Mapped[str]
     slices: Mapped[int]
@@ -100,7 +102,11 @@ class Run(Base):
     finished_at: Mapped[float | None]
     updated_at: Mapped[float]
 
-    __table_args__ = (Index(None, "created_at", "run"), Index(None, "state", "created_at", "run"))
+    __table_args__ = (
+        Index(None, "study_instance_uid", "state"),
+        Index(None, "created_at", "run"),
+        Index(None, "state", "created_at", "run"),
+    )
 
 
 class Object(Base):
@@ -131,7 +137,7 @@ class Delivery(Base):
     run: Mapped[str] = mapped_column(index=True)
     kind: Mapped[str]
     sop_instance_uid: Mapped[str] = mapped_column(index=True)
-    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    study_instance_uid: Mapped[str]
     state: Mapped[str]
     attempts: Mapped[int]
     last_error: Mapped[str]
@@ -142,7 +148,11 @@ class Delivery(Base):
     stored_at: Mapped[float | None]
     finished_at: Mapped[float | None]
 
-    __table_args__ = (Index(None, "destination", "state"), Index(None, "state", "finished_at"))
+    __table_args__ = (
+        Index(None, "study_instance_uid", "state"),
+        Index(None, "destination", "state"),
+        Index(None, "state", "finished_at"),
+    )
 
 
 class Worker(Base):

@@ -1,0 +1,567 @@
+"""What the pages show: every state, whose study it is, what was found, what is wrong; and what their buttons do."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from crowded import asked, crowd
+from ledger_node import Node, manifest, opened_node, record
+from ledgers import opened_ledger, put_received
+from m3node.audit.events import Event, InstancesAccessed
+from m3node.delivery.entry import Entry
+from m3node.delivery.outbox import box_of
+from m3node.delivery.state import DeliveryState
+from m3node.evaluation.ct_writer import axial_geometry
+from m3node.intake.series.manifest import StackKey
+from m3node.intake.series.part10 import OpenedFile, open_part10
+from m3node.jobs.ledger.database import ledger_url
+from m3node.jobs.ledger.states import RunState, SeriesState
+from m3node.jobs.ledger.study_list import StudyFilter
+from m3node.jobs.ledger.tables import Run
+from m3node.jobs.ledger.upsert import table_of
+from m3node.layout import DataLayout
+from m3node.rejection import Reason, Rejection
+from m3node.results.findings import Outcome
+from m3node.results.objects import ObjectKind
+from m3node.results.store import save_findings
+from m3node.settings import Settings
+from m3node.web import patients, words
+from m3node.web.advice import WHAT_TO_DO
+from m3node.web.site import Site
+from made_findings import made_findings
+from made_runs import run_entry, run_manifest, run_object
+from web_site import Tree, browsing, opened_site, press, shown, words_of, write_received
+
+STUDY = "1.1"
+PAGES = ("/", "/studies", f"/studies/{STUDY}", "/jobs", "/dead", "/destinations", "/about")
+DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104, "commitment": True}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with opened_node(tmp_path / "data") as node:
+        yield node
+
+
+@pytest.fixture
+def client(node: Node) -> Iterator[TestClient]:
+    with browsing(settings(node)) as client:
+        yield client
+
+
+def settings(node: Node) -> Settings:
+    return Settings(data_dir=node.layout.root, destinations=[DESTINATION])
+
+
+def answer(node: Node, series: str = "1.2") -> str:
+    """A series that was received, looked at and delivered, as the roles leave it."""
+    node.receive(series)
+    made = run_manifest(series, study=STUDY, created_at=100.0)
+    node.announce(made)
+    run = f"{series}.g1"
+    folder = node.layout.results / run
+    folder.mkdir(parents=True)
+    save_findings(made_findings(axial_geometry((10, 64, 64), (5.0, 0.8, 0.8))), folder)
+    Image.new("RGB", (8, 8)).save(folder / "overlay.png")
+    (folder / "report.sr.dcm").write_bytes(b"not read")
+    ended = record(made, objects=(replace(run_object(run), path=folder / "report.sr.dcm"),), lesions=2)
+    node.end(ended)
+    return run
+
+
+def letter(node: Node, run: str, **changes: object) -> Entry:
+    """A dead letter, whose object is there."""
+    made = run_entry(
+        run, "pacs", **{"state": DeliveryState.DEAD, "last_error": "refused", "finished_at": 9.0} | changes
+    )
+    (node.layout.root / made.path).parent.mkdir(parents=True, exist_ok=True)
+    (node.layout.root / made.path).touch()
+    node.deliver(made, "aside")
+    return made
+
+
+def moments(tree: Tree, run: str) -> dict[str, str]:
+    """A run's time line: each point, and whether it is past."""
+    (section,) = tree.xpath(f"//section[@data-run='{run}']")
+    return {item.get("data-moment"): item.get("data-progress") for item in section.xpath(".//li[@data-moment]")}
+
+
+# A study
+
+
+def test_a_study_shows_what_was_found_where_and_when(node: Node, client: TestClient) -> None:
+    run = answer(node)
+    node.deliver(run_entry(run, "pacs", state=DeliveryState.CONFIRMED, finished_at=60.5, stored_at=50.5), "sent")
+    tree = shown(client, f"/studies/{STUDY}")
+    assert moments(tree, run) == dict.fromkeys(
+        ("received", "complete", "detected", "built", "delivered", "confirmed"), "done"
+    )
+    lesions = [words_of(row) for row in tree.xpath("//tr[@data-lesion]")]
+    assert len(lesions) == 2
+    assert re.fullmatch(
+        r"1 [\d.]+ mm [\d.]+ mm [\d.]+ ml 61 ± 10 / 105 0.80 probability, seen in 2 of 3 views \d+", lesions[0]
+    )
+    (delivery,) = tree.xpath("//li[@data-delivery]")
+    assert "confirmed pacs" in words_of(delivery)
+    (source,) = set(tree.xpath("//img/@src"))
+    picture = client.get(source)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+    assert "no-store" in picture.headers["cache-control"]
+    assert "2 lesions" in words_of(shown(client, "/studies"))
+
+
+def test_the_time_line_says_what_is_being_done_and_what_is_to_come(node: Node, client: TestClient) -> None:
+    node.receive("1.2")
+    node.announce(run_manifest("1.2", study=STUDY))
+    page = f"/studies/{STUDY}"
+    ahead = {"delivered": "ahead"}
+    assert moments(shown(client, page), "1.2.g1") == {
+        **{"received": "done", "complete": "done", "detected": "now", "built": "ahead"},
+        **ahead,
+    }
+    node.ledger.note_started("1.2.g1", "slot-0")
+    node.ledger.note_stage("1.2.g1", "detect", 3, 10)
+    tree = shown(client, page)
+    assert moments(tree, "1.2.g1")["detected"] == "now"
+    assert tree.xpath("//progress/@value") == ["3"]
+    folder = node.layout.results / "1.2.g1"
+    folder.mkdir()
+    (folder / "findings.json").write_text("damaged")
+    assert moments(shown(client, page), "1.2.g1") == {
+        **{"received": "done", "complete": "done", "detected": "done", "built": "now"},
+        **ahead,
+    }
+
+
+def test_delivery_is_told_step_by_step(node: Node, client: TestClient) -> None:
+    run = answer(node)
+    steps = {
+        DeliveryState.WAITING: ("now", "ahead"),
+        DeliveryState.RETRYING: ("now", "ahead"),
+        DeliveryState.STORED: ("done", "now"),
+        DeliveryState.DEAD: ("failed", "ahead"),
+        DeliveryState.CONFIRMED: ("done", "done"),
+    }
+    for state, (delivered, confirmed) in steps.items():
+        node.ledger.note_entry(run_entry(run, "pacs", state=state))
+        seen = moments(shown(client, f"/studies/{STUDY}"), run)
+        assert (seen["delivered"], seen["confirmed"]) == (delivered, confirmed), state
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_shown_with_what_to_do(node: Node, client: TestClient, reason: Reason) -> None:
+    node.receive("1.4")
+    node.reject(StackKey("1.4", ""), 1, Rejection(reason, f"it is {reason} here", "1.4"))
+    text = words_of(shown(client, f"/studies/{STUDY}"))
+    assert f"it is {reason} here" in text
+    assert f"What to do: {WHAT_TO_DO[reason]}" in text
+    assert reason in words_of(shown(client, "/jobs"))
+
+
+def test_what_to_do_is_what_the_document_says() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "reasons.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| .* \| (.*?) \|$", document, re.MULTILINE)
+    assert {reason for reason, _ in rows} == set(Reason)
+    before = ""
+    for reason, text in rows:
+        said = WHAT_TO_DO[Reason(reason)]
+        assert said == (before if text.startswith("As above") else text.replace("`", "")), reason
+        before = said
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_every_state_of_a_run_is_shown(node: Node, client: TestClient, state: RunState) -> None:
+    answer(node)
+    with node.ledger.engine.begin() as connection:
+        connection.execute(table_of(Run).update().values(state=state))
+    badge = words.RUN[state].text
+    assert badge in words_of(shown(client, f"/studies/{STUDY}"))
+    assert badge in words_of(shown(client, f"/jobs?state={state}").xpath("//tbody")[0])
+    assert badge in words_of(shown(client, "/studies").xpath("//tbody")[0])
+
+
+@pytest.mark.parametrize("state", DeliveryState)
+def test_every_state_of_a_delivery_is_shown(node: Node, client: TestClient, state: DeliveryState) -> None:
+    run = answer(node)
+    node.ledger.note_entry(run_entry(run, "pacs", state=state, last_error="why", attempts=2, finished_at=9.0))
+    (item,) = shown(client, f"/studies/{STUDY}").xpath("//li[@data-delivery]")
+    assert words.DELIVERY[state].text in words_of(item)
+    assert "2 attempts failed" in words_of(item)
+    assert words.DELIVERY[state].text in words_of(shown(client, "/destinations"))
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_every_outcome_is_told_apart(node: Node, client: TestClient, outcome: Outcome) -> None:
+    node.receive("1.2")
+    made = run_manifest("1.2", study=STUDY)
+    node.announce(made)
+    node.end(record(made, outcome=outcome, lesions=3 if outcome is Outcome.LESIONS else 0, objects=()))
+    told = {
+        Outcome.LESIONS: "3 lesions",
+        Outcome.NO_LESION: "no lesion found",
+        Outcome.NO_LIVER: "no liver in view",
+        Outcome.INCOMPLETE: "incomplete",
+        Outcome.REJECTED: "not used",
+    }
+    for address, part in (("/studies", "//tbody/tr"), (f"/studies/{STUDY}", "//section[@data-run]/h2")):
+        text = words_of(shown(client, address).xpath(part)[0])
+        assert [words for words in told.values() if words in text] == [told[outcome]], address
+
+
+def test_every_word_has_its_state() -> None:
+    assert set(words.RUN) == set(RunState)
+    assert set(words.DELIVERY) == set(DeliveryState)
+    assert set(words.SERIES) == set(SeriesState)
+    assert set(words.FILTER) == set(StudyFilter)
+    assert set(words.OBJECT) == set(ObjectKind)
+    assert words.badge(words.RUN, "of a later release").text == "of a later release"
+
+
+def test_a_study_that_is_unknown_or_none_is_told(client: TestClient) -> None:
+    for uid in ("9.9", "x", "1..2", "1" * 65):
+        assert client.get(f"/studies/{uid}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/runs/1.2.g1/findings.json",
+        "/runs/1.2.g1/masks.npz",
+        "/runs/1.2.g1/..%2f..%2fspool",
+        "/runs/..%2f..%2fetc/overlay.png",
+        "/runs/%2e%2e/overlay.png",
+        "/runs/secret/overlay.png",
+        "/runs/9.9.g1/overlay.png",
+        "/static/..%2fapp.py",
+        "/static/../../web/app.py",
+    ],
+)
+def test_nothing_but_pictures_of_runs_is_given_away(node: Node, client: TestClient, address: str) -> None:
+    answer(node)
+    (node.layout.results / "secret").mkdir()
+    (node.layout.results / "secret" / "overlay.png").write_bytes(b"secret")
+    assert client.get("/runs/1.2.g1/overlay.png").status_code == 200
+    assert client.get(address).status_code == 404
+
+
+# Whose it is
+
+
+@pytest.mark.parametrize(
+    ("stated", "character_set", "name"),
+    [
+        ("Müller^Anna", "ISO_IR 100", "Müller, Anna"),
+        ("Σωκράτους^Ελένη", "ISO_IR 192", "Σωκράτους, Ελένη"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "\\ISO 2022 IR 87", "Yamada, Tarou (山田, 太郎)"),
+        ("Люкceмбypг", "ISO_IR 144", "Люкceмбypг"),
+        ("", "ISO_IR 192", "(no name)"),
+    ],
+)
+def test_a_name_is_read_as_it_was_written(
+    node: Node, client: TestClient, stated: str, character_set: str, name: str
+) -> None:
+    node.receive("1.2")
+    write_received(node.layout.spool, STUDY, PatientName=stated, PatientID="7", SpecificCharacterSet=character_set)
+    assert words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0]) == name
+    assert name in words_of(shown(client, "/studies"))
+
+
+def test_of_pixels_that_are_gone_the_name_comes_from_a_result(node: Node, client: TestClient) -> None:
+    run = answer(node)
+    assert "pixels removed by retention" in words_of(shown(client, "/studies"))
+    written = write_received(node.layout.root / "elsewhere", STUDY, PatientName="Doe^Jane", PatientID="7")
+    written.replace(node.layout.results / run / "report.sr.dcm")
+    for address in ("/", "/studies", f"/studies/{STUDY}"):
+        assert "Doe, Jane" in words_of(shown(client, address))
+
+
+def test_an_object_that_cannot_be_read_spoils_nothing(node: Node, client: TestClient) -> None:
+    node.receive("1.2")
+    path = write_received(node.layout.spool, STUDY, PatientName="Doe^Jane")
+    for content in (b"", b"nonsense", path.read_bytes()[:200]):
+        path.write_bytes(content)
+        assert "cannot be read" in words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0])
+
+
+def test_a_name_stands_in_no_address_and_no_log(
+    node: Node, client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    answer(node)
+    write_received(node.layout.spool, STUDY, PatientName="Doe^Jane", PatientID="Z-7788")
+    for address in PAGES:
+        tree = shown(client, address)
+        values = [value for item in tree.iter() for value in item.attrib.values()]
+        assert not [value for value in values if "Doe" in value or "Z-7788" in value]
+        assert "Doe" not in words_of(tree.xpath("//title")[0])
+    letter(node, "1.2.g1")
+    press(client, "/dead", "Send again")
+    assert "Doe" not in caplog.text
+    assert "Z-7788" not in caplog.text
+
+
+def test_who_looks_at_a_study_is_audited_once_in_a_while(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(node)
+    write_received(node.layout.spool, STUDY, PatientName="Doe^Jane", PatientID="Z-7788")
+    with opened_site(settings(node)) as (site, client):
+        events = recorded(site, monkeypatch)
+        for _ in range(3):
+            shown(client, f"/studies/{STUDY}")
+        client.cookies.clear()
+        shown(client, f"/studies/{STUDY}")
+        shown(client, "/studies")
+    assert events == [InstancesAccessed("anybody", "testclient", STUDY, "Z-7788")] * 2
+
+
+def recorded(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    events: list[Event] = []
+    monkeypatch.setattr(site.trail, "record", events.append)
+    return events
+
+
+# Lists
+
+
+def test_a_list_goes_on_page_by_page(node: Node, client: TestClient) -> None:
+    for number in range(120):
+        put_received(node.ledger, f"1.{number}.1", f"1.{number}", last=float(number))
+        node.ledger.note_manifest(
+            run_manifest(f"1.{number}.1", key=str(number), study=f"1.{number}", created_at=number)
+        )
+    for address, marked in (("/studies", "data-study"), ("/jobs", "data-run"), ("/jobs?state=queued", "data-run")):
+        seen: list[str] = []
+        there = address
+        while there:
+            tree = shown(client, there)
+            seen += tree.xpath(f"//tr/@{marked}")
+            there = next(iter(tree.xpath("//a[@rel='next']/@href")), "")
+        assert len(seen) == len(set(seen)) == 120, address
+        assert shown(client, tree.xpath("//a[@rel='prev']/@href")[0]).xpath(f"//tr/@{marked}") == seen[50:100]
+
+
+def test_a_search_and_a_filter_go_along_to_the_next_page(node: Node, client: TestClient) -> None:
+    for number in range(60):
+        put_received(node.ledger, f"1.{number}.1", f"1.{number}", state=SeriesState.RECEIVING, last=float(number))
+    tree = shown(client, "/studies?state=receiving&q=1.")
+    (link,) = tree.xpath("//a[@rel='next']/@href")
+    assert "state=receiving" in link
+    assert "q=1." in link
+    assert tree.xpath("//option[@selected]/@value") == ["receiving"]
+    assert len(shown(client, link).xpath("//tr/@data-study")) == 10
+    assert "This is no UID" in words_of(shown(client, "/studies?q=Doe"))
+    assert "There is no such study" in words_of(shown(client, "/studies?q=9.9"))
+    assert len(shown(client, "/studies?after=nonsense&before=~").xpath("//tr/@data-study")) == 50
+
+
+def test_a_page_of_ten_thousand_studies_asks_and_reads_as_little_as_one_of_fifty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+
+    def counting(path: Path, **more: Any) -> OpenedFile:
+        opened.append(path)
+        return open_part10(path, **more)
+
+    monkeypatch.setattr(patients, "open_part10", counting)
+    with opened_ledger(Settings(data_dir=tmp_path)) as ledger:
+        crowd(ledger, 10_000)
+        for number in range(9_900, 10_000):
+            write_received(tmp_path / "spool", f"1.{number}", PatientName=f"Name{number}")
+        with opened_site(Settings(data_dir=tmp_path)) as (site, client), asked(site.engine()) as questions:
+            for address in ("/studies", "/studies?after=9950.5~1.9950", "/studies?state=lesions", "/studies?q=1.99"):
+                questions.clear()
+                opened.clear()
+                begun = time.perf_counter()
+                tree = shown(client, address)
+                print(f"{address}: {1000 * (time.perf_counter() - begun):.0f} ms")
+                assert len(tree.xpath("//tr[@data-study]")) == 50
+                assert "Name99" in words_of(tree)
+                assert len(questions) <= 8
+                assert len(opened) <= 50
+            shown(client, "/studies")
+            assert opened == []  # they are remembered for a moment
+
+
+# Buttons
+
+
+def test_a_dead_letter_is_sent_again_by_a_button(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = answer(node)
+    letter(node, run)
+    with opened_site(settings(node)) as (site, client):
+        events = recorded(site, monkeypatch)
+        tree = press(client, "/dead", "Send again", f"//tr[@data-dead='pacs/{run}.report.sr']")
+        assert f"{run}.report.sr is queued for pacs again" in words_of(tree.xpath("//*[@role='status']")[0])
+        assert "There are none" in words_of(tree)
+        # It is said once.
+        assert "is queued" not in words_of(shown(client, "/dead"))
+    assert (box_of(node.layout, "pacs").folder / f"{run}.report.sr.json").exists()
+    assert [(event.action, event.study_instance_uid) for event in events if isinstance(event, InstancesAccessed)] == [
+        ("execute", STUDY)
+    ]
+
+
+def test_dead_letters_that_ended_alike_are_sent_again_by_one_button(node: Node, client: TestClient) -> None:
+    runs = [answer(node, f"1.{number}") for number in (2, 3, 4)]
+    for run, error in zip(runs, ("refused", "refused", "given up"), strict=True):
+        letter(node, run, last_error=error)
+    tree = press(client, "/dead", "Send all 2 again")
+    assert "2 objects queued for pacs again" in words_of(tree)
+    assert tree.xpath("//tr/@data-dead") == [f"pacs/{runs[2]}.report.sr"]
+
+
+def test_a_dead_letter_is_dismissed_after_a_second_thought(node: Node, client: TestClient) -> None:
+    letter(node, answer(node))
+    (asked,) = shown(client, "/dead").xpath("//details[@class='ask']")
+    assert asked.get("open") is None
+    assert "It counts as done then" in words_of(asked)
+    assert "is not sent to pacs any more" in words_of(press(client, "/dead", "Yes, dismiss"))
+
+
+def test_a_failed_job_is_done_again_and_a_queued_one_cancelled(node: Node, client: TestClient) -> None:
+    write_received(node.layout.spool, "1.1", PatientName="x")
+    node.receive("1.2")
+    received = next(node.layout.spool.rglob("*.dcm"))
+    header = replace(run_manifest("1.2").instances[0], path=str(received.relative_to(node.layout.spool)))
+    made = run_manifest("1.2", study=STUDY, root=str(node.layout.spool), instances=(header,))
+    node.announce(made)
+    failed = Rejection(Reason.FAILED, "the detector failed", "1.2.g1")
+    node.end(record(made, outcome=Outcome.REJECTED, rejection=failed, objects=()))
+    tree = press(client, f"/studies/{STUDY}", "Analyse again")
+    assert "1.2.g1 is queued again" in words_of(tree)
+    assert tree.xpath("//section[@data-run]/@data-state") == ["queued"]
+    tree = press(client, f"/studies/{STUDY}", "Yes, cancel")
+    assert "1.2.g1 is cancelled" in words_of(tree)
+    assert tree.xpath("//section[@data-run]/@data-state") == ["cancelled"]
+
+
+def test_why_something_cannot_be_done_is_told(node: Node, client: TestClient) -> None:
+    run = answer(node)
+    made = letter(node, run)
+    (node.layout.root / made.path).unlink()
+    tree = press(client, "/dead", "Send again")
+    assert "was removed (retention.results_days)" in words_of(
+        tree.xpath("//p[@class='message bad'][@role='status']")[0]
+    )
+
+
+# What is not there
+
+
+@contextmanager
+def without_database(folder: Path) -> Iterator[TestClient]:
+    with opened_ledger(Settings(data_dir=folder)):
+        pass
+    for file in (folder / "database").iterdir():
+        file.unlink()
+    with browsing(Settings(data_dir=folder)) as client:
+        yield client
+
+
+def test_without_a_database_the_page_says_so(tmp_path: Path) -> None:
+    with without_database(tmp_path / "data") as client:
+        tree = shown(client, "/")
+        assert "The database cannot be used" in words_of(tree)
+        assert tree.xpath("//li[@data-check='database']/@data-state") == ["failed"]
+        for address in ("/studies", "/studies/1.1", "/jobs", "/dead", "/destinations"):
+            tree = shown(client, address, 503)
+            assert "safe in files" in words_of(tree)
+        assert client.get("/about").status_code == 200
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 503
+
+
+def test_a_database_that_was_made_anew_is_used(node: Node, client: TestClient) -> None:
+    answer(node)
+    assert shown(client, "/studies").xpath("//tr/@data-study") == [STUDY]
+    node.ledger.engine.dispose()
+    for file in (node.layout.root / "database").glob("ledger.*"):
+        file.unlink()
+    with opened_ledger(Settings(data_dir=node.layout.root)) as ledger:
+        put_received(ledger, "1.7.1", "1.7")
+        assert shown(client, "/studies").xpath("//tr/@data-study") == ["1.7"]
+
+
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    DataLayout(folder).create()
+    url = "postgresql://m3node:secret@127.0.0.1:1/m3node"
+    away = Settings(data_dir=folder, database_url=url)
+    assert ledger_url(away).port == 1
+    with browsing(away) as client:
+        for address, status in (("/", 200), ("/studies", 503), ("/about", 200)):
+            text = client.get(address).text
+            assert "secret" not in text
+            assert shown(client, address, status) is not None
+
+
+def test_a_node_to_which_nothing_has_come_says_so(tmp_path: Path) -> None:
+    with opened_ledger(Settings(data_dir=tmp_path)), browsing(Settings(data_dir=tmp_path)) as client:
+        for address in ("/", "/studies", "/jobs", "/dead", "/destinations"):
+            assert shown(client, address).xpath("//p[@class='empty']"), address
+
+
+def test_a_folder_in_which_no_node_ever_ran_is_told(tmp_path: Path) -> None:
+    with browsing(Settings(data_dir=tmp_path / "data")) as client:
+        assert "no node has run" in words_of(shown(client, "/"))
+        assert shown(client, "/studies", 503) is not None
+
+
+# For everybody
+
+
+def everything(node: Node) -> None:
+    run = answer(node)
+    write_received(node.layout.spool, STUDY, PatientName="Doe^Jane", StudyDescription="CT Abdomen")
+    letter(node, run)
+    node.announce(manifest("1.7"))
+    node.ledger.note_started("1.7.g1", "slot-0")
+    node.ledger.note_stage("1.7.g1", "detect", 3, 10)
+    node.receive("1.4")
+    node.reject(StackKey("1.4", ""), 1, Rejection(Reason.TILTED, "tilted by 12 degrees", "1.4"))
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_a_page_has_what_keyboards_and_screen_readers_go_by(node: Node, client: TestClient, address: str) -> None:
+    everything(node)
+    tree = shown(client, address)
+    assert tree.get("lang") == "en"
+    assert len(tree.xpath("//h1")) == len(tree.xpath("//main")) == len(tree.xpath("//header")) == 1
+    assert tree.xpath("//body/*[1][self::a]/@href") == ["#content"]
+    assert tree.xpath("//main/@id") == ["content"]
+    assert len(tree.xpath("//nav[@aria-label='Main']//a[@aria-current='page']")) == 1
+    assert tree.xpath("//title")[0].text.endswith(" · m3node")
+    assert "Not for clinical use" in words_of(tree)
+    for field in tree.xpath("//input[not(@type='hidden')] | //select"):
+        assert tree.xpath(f"//label[@for='{field.get('id')}']"), field.get("id")
+    assert all(words_of(button) for button in tree.xpath("//button"))
+    assert all(picture.get("alt") for picture in tree.xpath("//img"))
+    assert all(cell.get("scope") for cell in tree.xpath("//th"))
+    for named in tree.xpath("//@aria-labelledby | //@aria-describedby"):
+        assert len(tree.xpath(f"//*[@id='{named}']")) == 1, named
+    ids = tree.xpath("//@id")
+    assert len(ids) == len(set(ids))
+    assert not [name for name in ids if " " in name]
+    levels = [int(item.tag[1]) for item in tree.xpath("//h1 | //h2 | //h3")]
+    assert levels[0] == 1
+    assert all(later - before <= 1 for before, later in itertools.pairwise(levels))
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_everything_on_a_page_is_our_own(node: Node, client: TestClient, address: str) -> None:
+    everything(node)
+    text = client.get(address).text
+    assert not re.findall(r"""(?:src|href|action)=["']?(?:https?:)?//""", text)
+    for name in set(re.findall(r"/static/[\w.]+", text)):
+        assert client.get(name).status_code == 200
