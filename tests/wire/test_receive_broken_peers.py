@@ -86,6 +86,10 @@ def test_a_peer_that_goes_on_sending_after_the_abort_is_hung_up_on(here: Here) -
         wait_for(lambda: hung_up(peer, release))
 
 
+def test_noise_is_answered_by_one_abort_however_many_pdus_it_might_be(here: Here) -> None:
+    assert talk(here.port, b"\xff\0\0\0\0\0" * 100_000) == b"\x07\0\0\0\0\x04\0\0\0\0"
+
+
 def hung_up(peer: socket.socket, message: bytes) -> bool:
     try:
         peer.sendall(message)

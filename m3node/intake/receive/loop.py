@@ -58,7 +58,9 @@ _KNOWN_PDUS = range(0x01, 0x08)
 _TLS_HANDSHAKE = (0x16, 0x03)
 """How its first record begins, whatever the version."""
 _INVALID_PDU = "Evt19"
-"""Of the state machine (PS3.8 table 9-10): the association is aborted."""
+"""Event of the state machine (PS3.8 table 9-10): the association is aborted."""
+_CLOSING = "Sta13"
+"""State in which only the end of the connection is waited for."""
 _OTHER_PDU_LIMIT = 1024 * 1024
 """No association request is larger; a length above is noise."""
 _PASSED_ON_LIMIT = 1024 * 1024
@@ -102,7 +104,7 @@ class BlockingUpperLayer(DULServiceProvider):
             seconds = timeout or self.assoc.network_timeout or 30.0
             deadline = time.monotonic() + seconds
             cast(PassedSocket, self.socket).wait_at_most(seconds)
-            while self.is_alive() and self.to_user_queue.empty() and self.state_machine.current_state != "Sta13":
+            while self.is_alive() and self.to_user_queue.empty() and self.state_machine.current_state != _CLOSING:
                 if time.monotonic() > deadline or not self.step():
                     break
         return super().receive_pdu(wait=False)
@@ -118,7 +120,7 @@ class BlockingUpperLayer(DULServiceProvider):
         sock = cast(PassedSocket, self.socket)
         sock.wait_at_most(_FAREWELL_SECONDS)
         deadline = time.monotonic() + 2 * _FAREWELL_SECONDS  # a peer may go on sending without end
-        while self.is_alive() and self.state_machine.current_state == "Sta13":
+        while self.is_alive() and self.state_machine.current_state == _CLOSING:
             if time.monotonic() > deadline or not self.step():
                 sock.close()
                 self._act_on_events()
@@ -164,6 +166,10 @@ class BlockingUpperLayer(DULServiceProvider):
 
     def _read_pdu_data(self) -> None:
         sock = cast(PassedSocket, self.socket)
+        if self.state_machine.current_state == _CLOSING:
+            # The standard answers each invalid PDU by an abort again (AA-7), and noise holds many in no time.
+            sock.discard()
+            return
         head = bytearray(_PDU_HEAD.size)
         sock.read_into(memoryview(head))
         kind, second, length = _PDU_HEAD.unpack(head)

@@ -10,6 +10,8 @@ import time
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
+_DISCARDED_BYTES = 64 * 1024
+
 
 class ConnectionEndedError(ConnectionError):
     """The peer closed the connection, or fell silent inside a PDU."""
@@ -59,6 +61,19 @@ class PassedSocket(AssociationSocket):
             # A peer that drips a byte a minute would hold its place among the associations for ever.
             if got < len(view) and time.monotonic() - begun >= self._seconds:
                 raise ConnectionEndedError
+
+    def discard(self) -> None:
+        """Read what has come, and forget it; raises as `read_into` does."""
+        if self.socket is None:
+            raise ConnectionEndedError
+        try:
+            come = self.socket.recv(_DISCARDED_BYTES)
+        except BlockingIOError:
+            raise TimeoutError from None
+        except OSError as error:
+            raise ConnectionEndedError from error
+        if not come:
+            raise ConnectionEndedError
 
     def release_buffers(self) -> None:
         """Give memory back at once; nothing is read or written any more."""

@@ -132,6 +132,12 @@ class TlsConnection:
                 self.say_why(_FAREWELL_SECONDS)
                 raise ConnectionEndedError from error
 
+    def discard(self, seconds: float) -> None:
+        """Read what has come, and forget it; the contract of `PassedSocket.discard`."""
+        self.read_into(memoryview(bytearray(1)), seconds)
+        while left := self._engine.pending():
+            self._engine.read(left)
+
     def write(self, data: bytes, seconds: float) -> None:
         """Send all of it.
 
@@ -192,6 +198,12 @@ class TlsSocket(PassedSocket):
         if self.socket is None:
             raise ConnectionEndedError
         self._tls.read_into(view, self._seconds)
+
+    def discard(self) -> None:
+        """Read what has come, and forget it; see `PassedSocket.discard`."""
+        if self.socket is None:
+            raise ConnectionEndedError
+        self._tls.discard(self._seconds)
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it, or report that the connection is closed (Evt17), as pynetdicom's own does."""
