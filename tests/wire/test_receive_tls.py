@@ -67,9 +67,9 @@ def node(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Sh
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory, authority: Authority, own: Shown) -> Iterator[Node]:
-    """Speaks TLS 1.3 alone, and is impatient."""
+    """Speaks TLS 1.3 alone."""
     tls = tls_of(authority, own, minimum="1.3")
-    with running(tmp_path_factory.mktemp("newest"), callers=CALLERS, tls=tls, idle_seconds=2.0) as node:
+    with running(tmp_path_factory.mktemp("newest"), callers=CALLERS, tls=tls) as node:
         yield node
 
 
@@ -129,10 +129,12 @@ def test_where_tls_1_3_is_the_oldest_a_peer_of_1_2_is_refused(newest: Node, dcmt
 
 
 def test_an_association_over_tls_that_falls_silent_is_aborted(
-    newest: Node, authority: Authority, modality: Shown
+    authority: Authority, own: Shown, modality: Shown, tmp_path: Path
 ) -> None:
-    with associated(newest.tls_port, tls=caller(authority.file, modality)) as association:
-        assert association.is_established
+    with (
+        in_this_process(tmp_path, tls=tls_of(authority, own), idle_seconds=0.5) as here,
+        associated(here.port, tls=caller(authority.file, modality)) as association,
+    ):
         wait_for(lambda: association.is_aborted)
 
 
