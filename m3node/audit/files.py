@@ -75,7 +75,7 @@ def append(folder: Path, line: bytes, now: float) -> None:
 def trouble(settings: Settings) -> str:
     """Say what keeps the trail from being written, as far as can be told without writing; empty when nothing does."""
     folder = folder_of(settings)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where we may not look
     if not os.access(there, os.W_OK | os.X_OK):
         return f"{there} cannot be written"
     newest = months(folder)[-1:]

@@ -117,15 +117,13 @@ class Forwarder:
         connection = self._connection
         if connection is None:
             return
-        connection.settimeout(0.0)
-        try:
-            while connection.recv(4096):
-                pass  # nothing of a repository's is for us
-        except ssl.SSLWantReadError:
+        if not _has_ended(connection):
             if _unacknowledged(connection) == 0:
                 self._confirm(self._clock() - SURE_SECONDS)
             return
-        raise LostError("it has closed the connection")
+        if self._marks:
+            raise LostError("it has closed the connection")
+        self._hang_up()  # all of it is there: it did not want to wait for more
 
     def _confirm(self, before: float) -> None:
         """Take what was sent until then for there, and write that down."""
@@ -206,6 +204,23 @@ def _terms(peer: SyslogSettings) -> Terms:
         minimum=peer.minimum,
         section="audit.syslog",
     )
+
+
+def _has_ended(connection: ssl.SSLSocket) -> bool:
+    """Whether the peer has closed the connection.
+
+    Raises
+    ------
+    OSError
+        It was broken off, or refused only now.
+    """
+    connection.settimeout(0.0)
+    try:
+        while connection.recv(4096):
+            pass  # nothing of a repository's is for us
+    except ssl.SSLWantReadError:
+        return False
+    return True
 
 
 def _unacknowledged(connection: socket.socket) -> int:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 
 import audited
@@ -171,6 +173,26 @@ def test_what_is_counted_is_written_when_the_process_ends(tmp_path: Path) -> Non
     program = program.replace("import ApplicationActivity", "import Node, SecurityAlert").replace(".{number}", "")
     subprocess.run([sys.executable, "-c", program, str(tmp_path), "x"], input=b"", check=True)
     assert said(tmp_path) == ["limit: x", "limit: x (199 times more)"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.floats(0, 50)), max_size=60))
+def test_every_alert_is_counted_once_and_none_is_written_more_than_twice_a_minute(
+    steps: list[tuple[str, float]],
+) -> None:
+    alerts = {name: SecurityAlert("limit", Node(name, "10.0.0.1"), "too many") for name in "abc"}
+    coalesced, now = coalescing.Coalescing(), 0.0
+    written: list[tuple[float, SecurityAlert, int]] = []
+    for name, pause in steps:
+        now += pause
+        written += [(now, alert, count) for alert, count in coalesced.due(now)]
+        if (at_once := coalesced.admit(alerts[name], now)) is not None:
+            written.append((now, at_once, 1))
+    written += [(now, alert, count) for alert, count in coalesced.due(now, all_of_them=True)]
+    for name, alert in alerts.items():
+        assert sum(count for _, one, count in written if one == alert) == sum(step[0] == name for step in steps)
+        times = [at for at, one, _ in written if one == alert]
+        for first, third in zip(times[:-1], times[2:], strict=False):
+            assert third - first >= coalescing.WINDOW_SECONDS or third == now
 
 
 def test_alerts_that_differ_are_each_written(tmp_path: Path) -> None:

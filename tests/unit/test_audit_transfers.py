@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import audited
 from keeping import Node, changed
 from m3node.audit.messages import instant
 from m3node.evaluation.ct_writer import seeded_uid
+from m3node.intake.keeper.keeper import run_keeper
 from m3node.intake.receive.association import OpenLease
 from m3node.intake.series.patient import patient_id
 
@@ -185,3 +187,12 @@ def test_the_patient_id_is_read_in_its_character_set(node: Node, tmp_path: Path)
         broken.write_bytes(content)
         assert patient_id(broken) == ""
     assert patient_id(tmp_path / "gone.dcm") == ""
+
+
+def test_a_keeper_that_is_told_to_stop_records_what_the_receivers_have_left(node: Node) -> None:
+    association(node, series(node, 1)).close()
+    stop = threading.Event()
+    stop.set()
+    run_keeper(node.settings, stop, record=lambda *_: None, content_digest=lambda path: "")
+    assert [facts(message)[2] for message in transfers(node)] == [{CT: 12}]
+    assert list(node.layout.associations.iterdir()) == []

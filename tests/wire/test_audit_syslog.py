@@ -249,6 +249,20 @@ def test_a_connection_that_nobody_needs_is_closed_in_order(server: SyslogServer,
     assert (numbers(server), server.connections) == ([0, 1], 2)
 
 
+def test_a_repository_that_hangs_up_when_all_is_there_is_no_trouble(
+    server: SyslogServer, made: Callable[..., Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = made(server.port)
+    node.record(2)
+    node.settle(server)
+    server.cut()
+    wait_for(lambda: node.forwarder.step() and node.forwarder._connection is None)
+    node.record(1)
+    node.settle(server)
+    assert (numbers(server), server.connections) == ([0, 1, 2], 2)
+    assert caplog.text == ""
+
+
 def test_a_new_month_goes_on_in_its_file_and_a_straggler_of_the_old_one_is_not_lost(
     server: SyslogServer, made: Callable[..., Node]
 ) -> None:

@@ -122,12 +122,16 @@ class Keeper:
 
     def step(self) -> None:
         """Take in what has arrived, answer the series that are complete, and remove what is not needed any more."""
+        self.follow()
+        self._answer_complete()
+        self._remove_disposable()
+
+    def follow(self) -> None:
+        """Take in what has arrived, and record the associations that have ended."""
         try:
             self._follow_leases()
         except OSError as error:
             self._refused_by_disk(error)
-        self._answer_complete()
-        self._remove_disposable()
 
     def _follow_leases(self) -> None:
         for event in self._leases.poll():
@@ -318,3 +322,4 @@ def run_keeper(
     while not stop.is_set():
         keeper.step()
         stop.wait(POLL_SECONDS)
+    keeper.follow()  # the receivers have ended before: the node may be down for long, and the audit trail is whole
