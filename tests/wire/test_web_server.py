@@ -1,0 +1,258 @@
+"""The page's process: its port, TLS and new certificates, connections that send nothing, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import BadStatusLine, HTTPConnection, HTTPSConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from ledgers import opened_ledger
+from m3node.errors import ConfigError
+from m3node.jobs.locks import RoleHeldError, hold
+from m3node.layout import DataLayout
+from m3node.settings import Settings
+from m3node.tls.contexts import fingerprint
+from m3node.web import server
+from m3node.web.role import web
+from m3node.web.server import serve_page
+from waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def issue(authority: trustme.CA, folder: Path, *names: str) -> str:
+    """Write a certificate and its key as an administrator renews them; return its fingerprint."""
+    made = authority.issue_cert(*(names or ("localhost", "127.0.0.1")))
+    for name, blob in (("key.pem", made.private_key_pem), ("cert.pem", made.cert_chain_pems[0])):
+        blob.write_to_path(folder / f"{name}.new")
+        os.replace(folder / f"{name}.new", folder / name)
+    return fingerprint(ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode()))
+
+
+@contextmanager
+def served(folder: Path, **settings: Any) -> Iterator[int]:
+    """The page on a free port, in this process; it has to end in order."""
+    tree = Settings(data_dir=folder / "data", web={"port": 0, **settings})
+    stop, ports, errors = threading.Event(), list[Any](), list[BaseException]()
+
+    def run() -> None:
+        try:
+            serve_page(tree, stop, ports.append)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    with opened_ledger(tree):
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            wait_for(lambda: ports or errors)
+            assert not errors
+            yield ports[0]
+        finally:
+            stop.set()
+            thread.join(60)
+            assert not thread.is_alive()
+    assert not errors
+
+
+def get(port: int, path: str = "/livez", host: str = "127.0.0.1") -> tuple[int, bytes]:
+    connection = HTTPConnection(host, port, timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def certificate(port: int, context: ssl.SSLContext, host: str) -> str:
+    """The fingerprint of the certificate that is shown; with an address as ``host`` no name is sent."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        der = secured.getpeercert(binary_form=True)
+    assert der is not None
+    return fingerprint(der)
+
+
+def test_it_answers_and_says_nothing_of_what_it_is_made_with(tmp_path: Path) -> None:
+    with served(tmp_path) as port:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.getheader("server") is None
+        assert b"Overview" in answer.read()
+        connection.close()
+        assert get(port, "/livez") == (200, b"ok\n")
+
+
+def test_it_is_reached_by_ipv6(tmp_path: Path) -> None:
+    with served(tmp_path, host="::1") as port:
+        assert get(port, "/studies", host="::1")[0] == 200
+
+
+def test_over_tls_a_new_certificate_is_shown_without_a_restart(tmp_path: Path, authority: trustme.CA) -> None:
+    first = issue(authority, tmp_path)
+    files = {"certificate_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem"}
+    with served(tmp_path, **files) as port:
+        context = trusting(authority)
+        assert {certificate(port, context, host) for host in ("127.0.0.1", "localhost")} == {first}
+        connection = HTTPSConnection("localhost", port, context=context, timeout=30)
+        connection.request("GET", "/studies")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.getheader("strict-transport-security")
+        answer.read()
+        second = issue(authority, tmp_path)
+        assert second != first
+        # With a name and without, in TLS 1.3 and 1.2.
+        older = trusting(authority)
+        older.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert {certificate(port, each, host) for each in (context, older) for host in ("127.0.0.1", "localhost")} == {
+            second
+        }
+        # A connection that was there stays, and a file that is none changes nothing.
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read() == b"ok\n"
+        connection.close()
+        (tmp_path / "cert.pem").write_text("nonsense")
+        assert certificate(port, context, "localhost") == second
+
+
+def test_what_is_older_than_tls_1_2_or_no_tls_at_all_is_not_answered(tmp_path: Path, authority: trustme.CA) -> None:
+    issue(authority, tmp_path)
+    files = {"certificate_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem", "minimum": "1.3"}
+    with served(tmp_path, **files) as port:
+        context = trusting(authority)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ssl.SSLError):
+            certificate(port, context, "localhost")
+        with pytest.raises((ConnectionError, BadStatusLine)):
+            get(port)
+        assert certificate(port, trusting(authority), "localhost")
+
+
+def test_a_port_that_is_taken_is_told_once_and_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(server, "LONGEST_PAUSE", 0.02)
+    with ExitStack() as until_tried:
+        taken = until_tried.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = taken.getsockname()[1]
+        tries = []
+        bound = server._bound
+
+        def counting(*where: Any) -> socket.socket:
+            tries.append(where)
+            if len(tries) == 5:
+                until_tried.close()
+            return bound(*where)
+
+        monkeypatch.setattr(server, "_bound", counting)
+        with served(tmp_path, port=port) as found:
+            assert found == port
+            assert get(port)[0] == 200
+    assert len(tries) == 5
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert f"port {port}" in told
+    assert "set web.port" in told
+
+
+def test_it_ends_while_it_waits_for_a_port(tmp_path: Path) -> None:
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        tree = Settings(data_dir=tmp_path, web={"port": taken.getsockname()[1]})
+        threading.Timer(0.2, stop.set).start()
+        serve_page(tree, stop, lambda port: pytest.fail("it cannot have it"))
+
+
+def test_connections_that_send_nothing_or_too_slowly_are_closed_and_delay_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    with served(tmp_path) as port:
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n")
+        begun = threading.Event()
+        ended = threading.Event()
+
+        def drip() -> None:
+            # A byte now and then keeps no connection open.
+            with slow:
+                begun.set()
+                while not ended.is_set():
+                    try:
+                        slow.sendall(b"X")
+                    except OSError:
+                        return
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begun.wait()
+        assert get(port)[0] == 200
+        for connection in silent:
+            connection.settimeout(60)
+            assert connection.recv(1) == b""
+            connection.close()
+        thread.join(60)
+        ended.set()
+        assert not thread.is_alive()
+
+
+def test_nonsense_is_refused_and_does_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path) as port:
+        for nonsense in (b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"G" * 100_000):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(nonsense)
+                connection.shutdown(socket.SHUT_WR)
+                try:
+                    answer = connection.recv(100)
+                except ConnectionResetError:
+                    answer = b""
+                assert not answer.startswith(b"HTTP/1.1 2")
+        assert get(port)[0] == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_certificate_that_cannot_be_used_is_told_by_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nonsense")
+    tree = Settings(data_dir=tmp_path, web={"port": 0, "certificate_file": tmp_path / "cert.pem"})
+    with pytest.raises(ConfigError, match=r"web\.certificate_file"):
+        serve_page(tree, threading.Event(), print)
+
+
+def test_a_second_page_on_one_data_folder_is_refused(tmp_path: Path) -> None:
+    with hold(DataLayout(tmp_path), "web"), pytest.raises(RoleHeldError, match="web of the data folder"):
+        web(Settings(data_dir=tmp_path), threading.Event(), print)
+
+
+@pytest.mark.parametrize("given", [{}, {"certificate_file": Path("c")}])
+def test_by_name_it_is_no_more_open_than_as_part_of_the_node(tmp_path: Path, given: dict[str, Any]) -> None:
+    tree = Settings(data_dir=tmp_path, web={"enabled": False, "host": "0.0.0.0", **given})
+    with pytest.raises(ConfigError, match="not of this machine alone"):
+        web(tree, threading.Event(), print)
