@@ -76,7 +76,8 @@ class ListenerSettings(Section):
     max_associations : int
         Open associations in all; one more is rejected as transient.
     max_waiting : int
-        Connections in all that have not asked for an association yet; when one more comes, the oldest is closed.
+        Connections in all that have not asked for an association yet; when one more comes, the oldest from the address
+        that has most of them is closed.
     request_seconds : float
         How long a connection has to ask for an association (ARTIM, PS3.8 9.1.5).
     instances_per_minute : int

@@ -129,7 +129,7 @@ def _accept(pool: Pool, door: _Door) -> None:
     try:
         connection, address = door.socket.accept()
     except OSError as error:
-        LOGGER.warning("cannot accept a connection: %s", error.strerror)
+        pool.lines.say(logging.WARNING, f"cannot accept a connection: {error.strerror}")
         time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
     with connection:  # the receiver has its own copy of the handle

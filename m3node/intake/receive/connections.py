@@ -1,7 +1,8 @@
 """The acceptor's list of connections: which wait, which are associations, and whether there may be one more.
 
 A connection waits until its association is admitted. Those that wait take no room from associations, and when there are
-too many of them the oldest gives way: whoever opens connections and asks for nothing, however many, shuts nobody out.
+too many of them the oldest from the address that has most of them gives way: whoever opens connections and asks for
+nothing, however many and however fast, shuts nobody else out.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Connections:
         self._max_associations = max_associations
         self._of_title = of_title
         self._connections: dict[int, _Connection] = {}
-        self._waiting: dict[int, None] = {}  # the oldest first
+        self._waiting: dict[str, dict[int, None]] = {}  # by address, the oldest first
         self._open: Counter[str] = Counter()
         self._of_owner: Counter[int] = Counter()
         self._next = 0
@@ -51,12 +52,12 @@ class Connections:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._waiting)
+        return len(self._connections) - self.associations
 
     @property
     def associations(self) -> int:
         """How many are admitted."""
-        return len(self._connections) - len(self._waiting)
+        return self._open.total()
 
     def add(self, owner: int, address: str) -> int:
         """Add a connection that waits; return its number, which no other one ever has.
@@ -71,21 +72,22 @@ class Connections:
         number = self._next
         self._next += 1
         self._connections[number] = _Connection(owner, address)
-        self._waiting[number] = None
+        self._waiting.setdefault(address, {})[number] = None
         self._of_owner[owner] += 1
         return number
 
     def displaced(self) -> tuple[int, int] | None:
-        """Take the oldest that waits off the list when there is no room for one more to wait.
+        """Take one that waits off the list when there is no room for one more to wait.
 
         Returns
         -------
         tuple of int or None
             Its number and its owner, who has to close it.
         """
-        if len(self._waiting) < self._max_waiting:
+        if self.waiting < self._max_waiting:
             return None
-        number = next(iter(self._waiting))
+        most = max(self._waiting.values(), key=lambda numbers: (len(numbers), -next(iter(numbers))))
+        number = next(iter(most))
         owner = self._connections[number].owner
         self.remove(number)
         return number, owner
@@ -100,7 +102,7 @@ class Connections:
         if (most := self._of_title.get(title)) is not None and self._open[title] >= most:
             return "caller"
         connection.title = title
-        del self._waiting[number]
+        self._stop_waiting(number, connection.address)
         self._open[title] += 1
         return "granted"
 
@@ -116,12 +118,19 @@ class Connections:
         connection = self._connections.pop(number, None)
         if connection is None:
             return
-        self._waiting.pop(number, None)
         self._of_owner[connection.owner] -= 1
-        if connection.title is not None:
+        if connection.title is None:
+            self._stop_waiting(number, connection.address)
+        else:
             self._open[connection.title] -= 1
             if not self._open[connection.title]:
                 del self._open[connection.title]
+
+    def _stop_waiting(self, number: int, address: str) -> None:
+        numbers = self._waiting[address]
+        del numbers[number]
+        if not numbers:
+            del self._waiting[address]
 
     def remove_owner(self, owner: int) -> int:
         """Take all connections of a receiver that is gone off the list; return how many of them were admitted."""

@@ -80,6 +80,7 @@ class BlockingUpperLayer(DULServiceProvider):
         super().__init__(assoc)
         self._body = bytearray()
         self._passed_on = 0
+        self._deadline: float | None = None
         self._assembler = RequestAssembler(overflow, room)
         self.requests: list[Request] = []
 
@@ -102,11 +103,12 @@ class BlockingUpperLayer(DULServiceProvider):
         """Return the next primitive for the local user; with `wait`, read until there is one or time is up."""
         if wait:
             seconds = timeout or self.assoc.network_timeout or 30.0
-            deadline = time.monotonic() + seconds
+            self._deadline = deadline = time.monotonic() + seconds
             cast(PassedSocket, self.socket).wait_at_most(seconds)
             while self.is_alive() and self.to_user_queue.empty() and self.state_machine.current_state != _CLOSING:
                 if time.monotonic() > deadline or not self.step():
                     break
+            self._deadline = None
         return super().receive_pdu(wait=False)
 
     def release_buffers(self) -> None:
@@ -183,6 +185,8 @@ class BlockingUpperLayer(DULServiceProvider):
                 self._invalid("sent what is no PDU of DICOM")
             return
         body = self._room_for(kind, length)
+        if self._deadline is not None:
+            sock.wait_at_most(max(0.001, self._deadline - time.monotonic()))
         try:
             sock.read_into(body)
         except TimeoutError:
@@ -200,7 +204,7 @@ class BlockingUpperLayer(DULServiceProvider):
         self.event_queue.put(event)
 
     def _room_for(self, kind: int, length: int) -> memoryview:
-        if kind != _P_DATA_TF and length > len(self._body):
+        if not (kind == _P_DATA_TF and self.state_machine.current_state == "Sta6") and length > len(self._body):
             # Pages that nothing is written to take no memory: a stranger has no more of it than he has sent bytes.
             return memoryview(mmap.mmap(-1, length))[:length] if length else memoryview(b"")
         if len(self._body) < length:

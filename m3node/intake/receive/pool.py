@@ -143,7 +143,9 @@ class Pool:
                 self.connections.remove(number)
                 continue  # its end of the channel is closed or full
             return
-        LOGGER.warning("no receiver could take a connection; it is closed and the sender has to try again")
+        self.lines.say(
+            logging.WARNING, "no receiver could take a connection; it is closed and the sender has to try again"
+        )
 
     def talk(self, worker: Worker, events: int) -> None:
         """Go on talking with a receiver that is ready for it, or see that it is gone."""

@@ -15,7 +15,7 @@ from m3node.intake.receive.rates import LONGEST_PAUSE, Bucket, Rates
 from m3node.intake.receive.repeats import MOST, OTHERS, RepeatedLines
 
 OPERATIONS = st.lists(
-    st.tuples(st.just("add"), st.integers(0, 2), st.just(""))
+    st.tuples(st.just("add"), st.integers(0, 2), st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]))
     | st.tuples(st.just("admit"), st.integers(0, 30), st.sampled_from(["CT1", "CT2", "PACS"]))
     | st.tuples(st.just("remove"), st.integers(0, 30), st.just(""))
     | st.tuples(st.just("die"), st.integers(0, 2), st.just("")),
@@ -24,12 +24,13 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS, st.integers(1, 6), st.integers(1, 5), st.integers(1, 3))
-def test_no_limit_is_ever_passed_and_only_the_oldest_that_waits_gives_way(
+def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_way(
     operations: list[tuple[str, int, str]], max_waiting: int, max_associations: int, of_ct1: int
 ) -> None:
     table = Connections(max_waiting=max_waiting, max_associations=max_associations, of_title={"CT1": of_ct1})
     owners: dict[int, int] = {}  # what must be so, in plain words
     titles: dict[int, str] = {}
+    addresses: dict[int, str] = {}
 
     def gone(numbers: list[int]) -> None:
         for number in numbers:
@@ -39,12 +40,15 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_that_waits_gives_way(
     for what, which, title in operations:
         if what == "add":
             waiting = sorted(owners.keys() - titles.keys())
-            oldest = table.displaced()
-            assert (oldest is None) == (len(waiting) < max_waiting)
-            if oldest is not None:
-                assert oldest == (waiting[0], owners[waiting[0]])
-                gone([oldest[0]])
-            owners[table.add(which, "10.1.2.3")] = which
+            displaced = table.displaced()
+            assert (displaced is None) == (len(waiting) < max_waiting)
+            if displaced is not None:
+                counts = Counter(addresses[number] for number in waiting)
+                oldest = next(number for number in waiting if counts[addresses[number]] == max(counts.values()))
+                assert displaced == (oldest, owners[oldest])
+                gone([oldest])
+            number = table.add(which, title)
+            owners[number], addresses[number] = which, title
         elif what == "admit":
             grant = table.admit(which, title)
             if which not in owners or which in titles:
