@@ -20,8 +20,9 @@ from m3node.jobs.ledger.states import RunState
 from m3node.jobs.ledger.study_list import StudyFilter, StudyRow, studies
 from m3node.jobs.ledger.view_types import DeliveryView, DestinationView
 from m3node.settings import Destination
+from m3node.web import pictures
 from m3node.web.patients import Patient
-from m3node.web.runs import PICTURES, RUN_NAME, run_panel
+from m3node.web.runs import run_panel
 from m3node.web.site import Site, site_of, visit_of
 from m3node.web.words import RUN
 
@@ -31,6 +32,8 @@ SHOWN_RUNS = 100
 """Runs on the page of a study, the newest."""
 SHOWN_ALIKE = 20
 """Dead letters that are shown one by one of those that ended alike."""
+
+PNG = "image/png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +143,11 @@ def study(request: Request) -> Response:
 def picture(request: Request) -> Response:
     """Show a picture of a run."""
     site = site_of(request)
-    run, name = request.path_params["run"], request.path_params["picture"]
-    path = site.layout.results / run / name
-    if RUN_NAME.fullmatch(run) is None or name not in PICTURES or not path.is_file():
+    folder = pictures.folder_of(site.layout, request.path_params["run"])
+    found = pictures.picture(folder, request.path_params["picture"]) if folder is not None else None
+    if found is None:
         return site.answer(request, 404, "There is no such picture, or retention has removed it.")
-    return FileResponse(path, media_type="image/png")
+    return Response(found, media_type=PNG) if isinstance(found, bytes) else FileResponse(found, media_type=PNG)
 
 
 def job_list(request: Request) -> Response:

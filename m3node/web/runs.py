@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,7 @@ from m3node.results.findings import Findings, Outcome
 from m3node.results.objects import ObjectKind
 from m3node.results.store import FINDINGS_FILE, load_findings
 from m3node.web.advice import WHAT_TO_DO
-
-PICTURES = {
-    "overlay.png": "Key slices with the liver's outline, lesions and sizes",
-    "attention.png": "Where the model looked",
-}
-"""Files of a run's folder that are shown, and what they show."""
-
-RUN_NAME = re.compile(r"[0-9.]{1,64}(\.[0-9a-f]{1,64})?\.g[0-9]{1,9}(\.[0-9a-f]{1,64})?")
-"""``<SeriesInstanceUID>[.stack].g<generation>``, and for what became no stack a digest."""
+from m3node.web.pictures import folder_of, pictures_of
 
 ORDER = {kind.value: number for number, kind in enumerate(ObjectKind)}
 """Of a run's objects: the report first."""
@@ -85,7 +76,7 @@ class RunPanel:
     views : str
         How many views were read, where not all were.
     pictures : dict of str to str
-        Files that are there, and what they show.
+        Names of its pictures, and what they show.
     objects : tuple of SentObject
         What was built.
     what_to_do : str
@@ -119,7 +110,7 @@ def run_panel(layout: DataLayout, run: RunView, study: StudyView, committing: fr
     committing : frozenset of str
         Destinations that confirm.
     """
-    folder = layout.results / run.run if RUN_NAME.fullmatch(run.run) else None
+    folder = folder_of(layout, run.run)
     findings = _findings(folder)
     deliveries = tuple(item for item in study.deliveries if item.run == run.run)
     objects = tuple(item for item in study.objects if item.run == run.run)
@@ -131,7 +122,7 @@ def run_panel(layout: DataLayout, run: RunView, study: StudyView, committing: fr
         moments=_moments(run, series, deliveries, _times(folder, objects), committing),
         lesions=findings.lesions if findings is not None else (),
         views=_views(findings),
-        pictures={name: text for name, text in PICTURES.items() if folder is not None and (folder / name).is_file()},
+        pictures=pictures_of(folder) if folder is not None else {},
         objects=_sent(objects, deliveries),
         what_to_do=WHAT_TO_DO[Reason(run.reason)] if run.reason in set(Reason) else "",
         can_requeue=has_manifest and run.state in (RunState.FAILED, RunState.REJECTED, RunState.CANCELLED),

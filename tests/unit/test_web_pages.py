@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 import time
@@ -11,8 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
 from starlette.testclient import TestClient
 
 from crowded import asked, crowd
@@ -119,6 +122,32 @@ def test_a_study_shows_what_was_found_where_and_when(node: Node, client: TestCli
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
     assert "no-store" in picture.headers["cache-control"]
     assert "2 lesions" in words_of(shown(client, "/studies"))
+
+
+def test_pictures_of_attention_come_from_the_capture(node: Node, client: TestClient) -> None:
+    run = answer(node)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    written = write_received(node.layout.root / "made", STUDY, PatientName="Doe^Jane")
+    ds = dcmread(written)
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.NumberOfFrames = 4, 6, 3, 3
+    ds.BitsAllocated, ds.PixelRepresentation, ds.PixelData = 8, 0, frames.tobytes()
+    ds["PixelData"].VR = "OB"
+    capture = node.layout.results / run / ObjectKind.ATTENTION_CAPTURE.file_name
+    ds.save_as(capture)
+    tree = shown(client, f"/studies/{STUDY}")
+    sources = tree.xpath("//figure[@class='attention']//img/@src")
+    assert sources == [f"/runs/{run}/attention-{number}.png" for number in (1, 2, 3)]
+    assert all("not for diagnosis" in text for text in tree.xpath("//figure[@class='attention']//img/@alt"))
+    for source, frame in zip(sources, frames, strict=True):
+        with Image.open(io.BytesIO(client.get(source).content)) as picture:
+            assert np.array_equal(np.asarray(picture), frame)
+    for name in ("attention-4.png", "attention-0.png", "attention-01.png", "attention-99999.png", "attention.sc.dcm"):
+        assert client.get(f"/runs/{run}/{name}").status_code == 404
+    whole = capture.read_bytes()
+    for damaged in (whole[:-100], whole[:300], b"", b"nonsense"):
+        capture.write_bytes(damaged)
+        assert client.get(f"/runs/{run}/attention-3.png").status_code == 404
+        assert client.get(f"/studies/{STUDY}").status_code == 200
 
 
 def test_the_time_line_says_what_is_being_done_and_what_is_to_come(node: Node, client: TestClient) -> None:
