@@ -18,9 +18,9 @@ DEPLOYMENT = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
 def said(node: ServedNode, *words: str) -> dict[str, Any]:
-    """What a command says, but for the times of asking and of the processes."""
+    """What a command says, but for the times of asking and of the processes, and what the checks say of both."""
     tree: dict[str, Any] = json.loads(node.says(*words, "--json").stdout)
-    return {name: value for name, value in tree.items() if name not in {"at", "roles", "disk", "workers"}}
+    return {name: value for name, value in tree.items() if name not in {"at", "roles", "disk", "workers", "checks"}}
 
 
 def lines(mark: str, data: Path, copy: Path) -> str:

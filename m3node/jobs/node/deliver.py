@@ -21,6 +21,7 @@ from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.trouble import Trouble
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def run_deliver(settings: Settings, stop: threading.Event) -> None:
         Ends the role in order.
     """
     if not deliver_until(settings, stop):
+        counting.write_now()
         logging.shutdown()
         os._exit(0)
 

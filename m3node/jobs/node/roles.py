@@ -16,6 +16,7 @@ from m3node.errors import ConfigError, DatabaseError
 from m3node.jobs.locks import hold, slot_lock
 from m3node.jobs.node.supervisor import Report, Role
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -164,6 +165,7 @@ def _end_in_time(seconds: float, stop: threading.Event, done: threading.Event) -
     if done.wait(seconds):
         return
     _log.warning("an input was not finished within %g s (jobs.drain_seconds); it is taken up again later", seconds)
+    counting.write_now()
     logging.shutdown()
     os._exit(0)
 

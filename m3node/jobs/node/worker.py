@@ -17,6 +17,7 @@ from m3node.jobs.ledger.database import open_engine
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.locks import hold, slot_lock
 from m3node.layout import DataLayout
+from m3node.metrics import counting
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def run_worker(settings: Settings, slot: int, stop: threading.Event) -> None:
         if not tenure.leaves_something:
             bench.ledger.note_worker_gone(slot)
         if not ended:
+            counting.write_now()
             logging.shutdown()
             os._exit(0)
 
