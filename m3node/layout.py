@@ -83,8 +83,13 @@ class DataLayout:
         """SQLite files, where no other database is set."""
         return self.root / "database"
 
+    def create_root(self) -> None:
+        """Make the data folder, for its owner alone; one that is there keeps its mode."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def create(self) -> None:
         """Make every folder; existing ones stay."""
+        self.create_root()
         for folder in (
             self.spool,
             self.associations,

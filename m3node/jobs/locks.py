@@ -96,7 +96,8 @@ def hold(layout: DataLayout, role: str) -> Iterator[Tenure]:
     """
     path = _file(layout, role)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        layout.create_root()
+        path.parent.mkdir(exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"cannot write the data folder {layout.root}: {error.strerror}; set data_dir") from error

@@ -118,3 +118,23 @@ def test_a_holder_says_which_ports_it_listens_on_until_it_is_gone(tmp_path: Path
     assert after == replace(before, ports=(11112, 2762))
     assert last == replace(before, ports=(5,))
     assert left_by(layout, "listen") is None
+
+
+def test_a_new_data_folder_is_its_owner_s_alone(tmp_path: Path) -> None:
+    layout = DataLayout(tmp_path / "made" / "data")
+    before = os.umask(0o002)
+    try:
+        with hold(layout, "listen"):
+            layout.create()
+    finally:
+        os.umask(before)
+    assert layout.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_data_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    layout = DataLayout(tmp_path / "data")
+    layout.root.mkdir()
+    layout.root.chmod(0o770)
+    with hold(layout, "listen"):
+        layout.create()
+    assert layout.root.stat().st_mode & 0o777 == 0o770
