@@ -22,8 +22,9 @@ with a failure; ``limit``: answered with a failure because the sender may not se
 STAGES = ("assemble", "liver", "detect", "picture", "build", "close", "answer")
 """Parts of the work on one generation; ``answer`` is all of it, from the manifest to its record."""
 
-OUTCOMES = ("sent", "stored", "confirmed", "retrying", "unknown", "dead", "cancelled", "other")
-"""What an attempt to deliver an object, or a commitment report, left it as; see `m3node.delivery.state`."""
+OUTCOMES = ("sent", "stored", "confirmed", "retrying", "unknown", "dead", "cancelled", "waiting", "other")
+"""What an attempt to deliver an object, or a commitment report, left it as; see `m3node.delivery.state`.
+``waiting``: its destination has not committed to keep it, and gets it again."""
 
 AUDIT_KINDS = (
     "application_activity",

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from m3node.audit.events import Event
+from m3node.delivery.state import DeliveryState
 from m3node.metrics import counting, families
 from m3node.metrics.snapshot import Counts, all_counts, read_counts, write_counts
 from small_disk import small_disk
@@ -168,3 +171,10 @@ def test_a_file_is_small_json_without_anything_but_words_and_numbers(tmp_path: P
         "times": [["liver", [1, 2], 0.5]],
     }
     assert os.listdir(tmp_path) == ["keeper.json"]
+
+
+def test_every_state_of_a_delivery_and_every_audited_event_has_a_word_of_its_own() -> None:
+    assert {state.value for state in DeliveryState} == set(families.OUTCOMES) - {"other"}
+    assert {kind.__name__ for kind in get_args(Event)} == {
+        "".join(word.capitalize() for word in kind.split("_")) for kind in families.AUDIT_KINDS if kind != "other"
+    }
