@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from m3node.cli.surprises_limits import find_limit_surprises
 from m3node.cli.surprises_tls import find_tls_surprises
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination, Settings
@@ -47,6 +48,7 @@ def find_surprises(settings: Settings, config: Path | None = None) -> Iterator[s
         _marks(settings),
         _secrets(settings, config),
         find_tls_surprises(settings),
+        find_limit_surprises(settings),
         _method(settings),
     )
 

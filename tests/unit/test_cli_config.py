@@ -278,3 +278,22 @@ def test_a_destination_that_cannot_be_called_with_its_files_is_warned_of_once(wo
     assert warning.startswith("destination web gets nothing: the key in ")
     (warning,) = warnings(ca_file=tmp_path / "none.pem")
     assert warning.endswith("none.pem: No such file or directory (destinations.web.ca_file)")
+
+
+def test_a_callers_limit_above_that_of_all_is_warned_of(working: Path) -> None:
+    own = {"max_associations": 60, "instances_per_minute": 600, "max_object_mb": 3000.0, "idle_seconds": 30.0}
+    callers = {"listener.callers": [{"ae_title": "CT1", **own}]}
+    above = list(find_surprises(load(working, callers)))
+    assert above == [
+        "max_associations of listener.callers CT1 has no effect: it is 60, and listener.max_associations is 50",
+        "max_object_mb of listener.callers CT1 has no effect: it is 3000, and listener.max_object_mb is 2000",
+    ]
+    within = {**callers, "listener.max_associations": 60, "listener.max_object_mb": 3000.0}
+    assert list(find_surprises(load(working, within))) == []
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(1, True), (5, True), (6, False), (0, False)])
+def test_a_rate_that_refuses_instead_of_slowing_down_is_warned_of(working: Path, rate: int, *, warned: bool) -> None:
+    found = list(find_surprises(load(working, {"listener.instances_per_minute": rate})))
+    assert len(found) == warned
+    assert all("instances_per_minute of listener is" in line for line in found)

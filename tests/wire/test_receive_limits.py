@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -37,8 +38,9 @@ from waiting import wait_for
 VERIFICATION = "1.2.840.10008.1.1"
 
 
-def silent(node: Node, stack: ExitStack) -> socket.socket:
-    return stack.enter_context(socket.create_connection(("127.0.0.1", node.port), timeout=30))
+def silent(node: Node, stack: ExitStack, source: str = "127.0.0.1") -> socket.socket:
+    peer = socket.create_connection(("127.0.0.1", node.port), timeout=30, source_address=(source, 0))
+    return stack.enter_context(peer)
 
 
 def closed(peer: socket.socket) -> bool:
@@ -97,6 +99,35 @@ def test_when_too_many_connections_wait_the_oldest_gives_way_and_no_association_
         assert store(association, 1) == (0, "")
         assert "listener.max_waiting" in audited(node)
     assert "gave way to others: over 5 connections wait (listener.max_waiting)" in capfd.readouterr().err
+
+
+def test_a_flood_from_one_address_gives_way_to_itself(tmp_path: Path) -> None:
+    with running(tmp_path, max_waiting=5) as node, ExitStack() as stack:
+        flood = [silent(node, stack, "127.0.0.2") for _ in range(5)]
+        honest = silent(node, stack)
+        wait_for(lambda: closed(flood[0]))
+        flood += [silent(node, stack, "127.0.0.2") for _ in range(20)]
+        wait_for(lambda: all(closed(peer) for peer in flood[:-4]))
+        assert asking(honest, "TESTER")[0] == 2  # accepted, however long it took to ask
+
+
+def test_a_connection_that_asks_for_nothing_is_closed_in_its_time(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, request_seconds=0.5) as node, ExitStack() as stack:
+        peer = silent(node, stack)
+        wait_for(lambda: closed(peer))
+    assert "a connection from 127.0.0.1 asked for nothing in its time: it is closed" in capfd.readouterr().err
+
+
+def test_a_receiver_may_have_as_many_files_open_as_its_limits_need(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, 4000) if hard != resource.RLIM_INFINITY else 4000
+    with running(tmp_path, max_waiting=most) as node, associated(node.port) as association:
+        assert association.is_established
+        (lease,) = read_leases(node.layout.associations)
+        allowed, _ = resource.prlimit(lease.pid, resource.RLIMIT_NOFILE)
+    assert allowed >= max(soft, most)
 
 
 def test_a_caller_has_its_own_number_of_associations_within_that_of_all(
@@ -257,15 +288,19 @@ def test_a_caller_has_its_own_time_to_be_silent(tmp_path: Path) -> None:
 
 def heard(port: int, calling: str) -> bytes:
     """All that a peer hears that asks for an association."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as peer:
+        return asking(peer, calling)
+
+
+def asking(peer: socket.socket, calling: str) -> bytes:
     titles = b"M3NODE".ljust(16) + calling.encode().ljust(16)
     item = b"\x10\0\0\x15" + b"1.2.840.10008.3.1.1.1"
     context = b"\x30\0\0\x11" + VERIFICATION.encode() + b"\x40\0\0\x13" + EXPLICIT.encode()
     item += b"\x20\0" + struct.pack(">H", len(context) + 4) + b"\1\0\0\0" + context
     item += b"\x50\0\0\x08\x51\0\0\4\0\0\x40\0"
     body = b"\0\1\0\0" + titles + bytes(32) + item
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as peer:
-        peer.sendall(b"\1\0" + struct.pack(">L", len(body)) + body)
-        return peer.recv(1000)
+    peer.sendall(b"\1\0" + struct.pack(">L", len(body)) + body)
+    return peer.recv(1000)
 
 
 def test_who_calls_from_elsewhere_hears_what_an_unknown_title_hears(

@@ -19,6 +19,7 @@ from receiving import Node, associated, named, raw_store, running, settings_for,
 from m3node.errors import ConfigError
 from m3node.intake.receive.acceptor import serve_associations
 from m3node.intake.receive.association import ClosedEvent, Lease, LeaseReader, read_leases
+from m3node.intake.receive.channel import LARGEST, Message, Word, decoded
 from m3node.intake.receive.receiver_process import receive
 from m3node.intake.receive.spool import INCOMING
 from m3node.layout import DataLayout
@@ -114,6 +115,24 @@ def test_a_receiver_ends_in_order_when_the_acceptor_died_before_it_had_read_all(
     said = capfd.readouterr().err
     assert "the acceptor is gone" in said
     assert "Traceback" not in said
+
+
+def test_a_connection_whose_handle_got_lost_is_given_back_to_be_counted(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    DataLayout(settings.data_dir).create()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    receiver = get_context("spawn").Process(target=receive, args=(settings, theirs, 0))
+    receiver.start()
+    theirs.close()
+    ours.settimeout(60)
+    assert decoded(ours.recv(LARGEST)) == Message(Word.READY)
+    ours.send(Message(Word.SERVE, 7).encoded())  # the kernel drops a handle that a process has no room for
+    assert decoded(ours.recv(LARGEST)) == Message(Word.ENDED, 7)
+    ours.send(Message(Word.CLOSE, 7).encoded())  # one that is not there any more
+    ours.send(Message(Word.STOP).encoded())
+    receiver.join(60)
+    assert receiver.exitcode == 0
+    ours.close()
 
 
 def test_an_idle_association_is_kept_alive_by_touches(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from contextlib import suppress
 from typing import cast
 
@@ -89,9 +90,15 @@ class Session:
 
     def run(self) -> None:
         """Serve it in the calling thread, until it is released, aborted or interrupted."""
+        begun = time.monotonic()
         try:
             self._association.run_reactor()
         finally:
+            if self._result == "silent" and time.monotonic() - begun >= cast(float, self._shared.ae.acse_timeout):
+                # Who closes it himself, a load balancer's probe for one, is not even that.
+                self._shared.lines.say(
+                    logging.INFO, f"a connection from {self._peer.address} asked for nothing in its time: it is closed"
+                )
             if self._accepted:
                 self._log_end()
                 self._result = "accepted" if self._association.is_released else "lost"
