@@ -38,6 +38,11 @@ def valid(folder: Path) -> list[etree._Element]:
     return [etree.fromstring(line) for line in found]
 
 
+def invalid(folder: Path) -> list[bytes]:
+    """The messages of a trail that are not valid, but for those that a full disk cut short."""
+    return [line for line in lines(folder) if line.endswith(b"</AuditMessage>") and faults(line)]
+
+
 def of_node(layout: DataLayout) -> list[etree._Element]:
     """Every message of a node's trail; each must be valid."""
     return valid(layout.audit)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import audited
 from fake_pacs import FakePacs
 from m3node.jobs.locks import holder
 from quick_series import quick_environment
@@ -38,6 +39,7 @@ def made(root: Path, toml: str = "", command: str = "serve", **environment: obje
         yield node
         assert "Traceback" not in node.log
         assert "unexpected" not in node.log
+        assert audited.invalid(node.layout.audit) == []
     finally:
         node.clean_up()
 

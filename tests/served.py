@@ -18,6 +18,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
+import audited
 from m3node.intake.keeper.index import Index, series_files, spooled_series
 from m3node.intake.series.manifest import Manifest, read_manifest
 from m3node.layout import DataLayout
@@ -224,5 +225,6 @@ def serving(root: Path, toml: str) -> Iterator[ServedNode]:
         assert node.stop() == 0, node.log[-3000:]
         assert "Traceback" not in node.log
         assert "unexpected" not in node.log
+        assert audited.invalid(node.layout.audit) == []
     finally:
         node.clean_up()
