@@ -19,7 +19,7 @@ from pathlib import Path
 
 from m3node.layout import DataLayout
 from m3node.metrics import families
-from m3node.metrics.snapshot import Counts, Key, read_counts, write_counts
+from m3node.metrics.snapshot import Counts, Key, is_kept_by_another, read_counts, write_counts
 from m3node.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -106,9 +106,10 @@ def start(settings: Settings, process: str) -> None:
         The role: no two processes of a data folder have the same at one time.
     """
     global _writer  # noqa: PLW0603 - a process counts once, and whoever counts has nothing but a name to call
-    if _writer is not None:
+    path = DataLayout(settings.data_dir).metrics / f"{process.replace(' ', '-')}.json"
+    if _writer is not None or is_kept_by_another(path):
         return
-    _writer = _Writer(DataLayout(settings.data_dir).metrics / f"{process.replace(' ', '-')}.json")
+    _writer = _Writer(path)
     before = read_counts(_writer.path)
     with _lock:
         _counts.add(before)

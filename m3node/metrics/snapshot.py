@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from m3node.metrics.families import SECONDS
+from m3node.process import process_started
 
 SCHEMA = "m3node.metrics/1"
 
@@ -59,6 +61,7 @@ def write_counts(path: Path, counts: Counts) -> None:
     """
     tree = {
         "schema": SCHEMA,
+        "owner": _myself(),
         "totals": [[*key, amount] for key, amount in sorted(counts.totals.items())],
         "times": [[*key, list(buckets), total] for key, (buckets, total) in sorted(counts.times.items())],
     }
@@ -85,12 +88,27 @@ def read_counts(path: Path) -> Counts:
     return Counts(totals, times)
 
 
+def is_kept_by_another(path: Path) -> bool:
+    """Whether a living process of this machine keeps the file: who comes second to a role is about to be refused it."""
+    try:
+        owner = json.loads(path.read_bytes())["owner"]
+        host, pid, started = str(owner[0]), int(owner[1]), str(owner[2])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return False
+    return host == socket.gethostname() and pid != os.getpid() and process_started(pid) == started
+
+
 def all_counts(folder: Path) -> Counts:
     """Return what all processes have counted; those that are not there any more as well."""
     whole = Counts()
     for path in sorted(folder.glob("*.json")):
         whole.add(read_counts(path))
     return whole
+
+
+def _myself() -> list[object]:
+    pid = os.getpid()
+    return [socket.gethostname(), pid, process_started(pid)]
 
 
 def _key(words: Iterable[object]) -> Key:

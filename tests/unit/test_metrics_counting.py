@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from m3node.audit.events import Event
 from m3node.delivery.state import DeliveryState
 from m3node.metrics import counting, families
 from m3node.metrics.snapshot import Counts, all_counts, read_counts, write_counts
+from m3node.process import process_started
 from small_disk import small_disk
 from waiting import wait_for
 
@@ -82,6 +84,15 @@ def test_what_a_process_counted_that_was_killed_still_counts_and_the_next_one_go
     assert process(tmp_path, "receiver-1", 5, "exit").wait(60) == 0
     assert instances(tmp_path) == 120
     assert [file.name for file in (tmp_path / "metrics").iterdir()] == ["receiver-1.json"]
+
+
+def test_a_second_process_of_a_role_leaves_the_file_to_the_first(tmp_path: Path) -> None:
+    first = process(tmp_path, "deliver", 25, "wait")
+    wait_for(lambda: instances(tmp_path) == 100)
+    assert process(tmp_path, "deliver", 5, "exit").wait(60) == 0
+    assert instances(tmp_path) == 100
+    first.kill()
+    first.wait()
 
 
 @pytest.mark.parametrize(
@@ -167,6 +178,7 @@ def test_a_file_is_small_json_without_anything_but_words_and_numbers(tmp_path: P
     write_counts(tmp_path / "keeper.json", Counts({("deliveries", "pacs", "sent"): 2}, {("liver",): ((1, 2), 0.5)}))
     assert json.loads((tmp_path / "keeper.json").read_bytes()) == {
         "schema": "m3node.metrics/1",
+        "owner": [socket.gethostname(), os.getpid(), process_started(os.getpid())],
         "totals": [["deliveries", "pacs", "sent", 2]],
         "times": [["liver", [1, 2], 0.5]],
     }
