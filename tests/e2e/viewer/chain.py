@@ -47,6 +47,8 @@ tls = true
 ca_file = "{ca}"
 client_certificate_file = "{certificate}"
 client_key_file = "{key}"
+[web]
+port = {web_port}
 """
 
 
@@ -57,6 +59,7 @@ class Chain:
     source: Orthanc
     node: ServedNode
     archive: Orthanc
+    page: str
     silent: tuple[socket.socket, ...]
 
     def send(self, series: Path) -> None:
@@ -64,9 +67,9 @@ class Chain:
         stored = [self.source.upload(path)["ID"] for path in sorted(series.iterdir())]
         self.source.store("archive", stored)
 
-    def wait_for_results(self, objects: int) -> None:
-        """Wait until the archive has so many series that are no CT; each result object is a series."""
-        self.node.until(lambda: len(self._results()) >= objects, seconds=600)
+    def wait_for_results(self, study: str, objects: int) -> None:
+        """Wait until the archive has so many series of a study that are no CT; each result object is a series."""
+        self.node.until(lambda: len(self._results(study)) >= objects, seconds=600)
 
     def still_silent(self) -> int:
         """Return how many of the connections that say nothing the node has held until now."""
@@ -78,15 +81,16 @@ class Chain:
                 held += 1
         return held
 
-    def _results(self) -> list[str]:
-        described = [series["MainDicomTags"] for series in self.archive.get("/series?expand")]
-        return [tags["SeriesDescription"] for tags in described if tags["Modality"] != "CT"]
+    def _results(self, study: str) -> list[str]:
+        query = {"Level": "Series", "Query": {"StudyInstanceUID": study}, "Expand": True}
+        series = self.archive.post("/tools/find", query)
+        return [one["ID"] for one in series if one["MainDicomTags"]["Modality"] != "CT"]
 
 
 @contextmanager
 def chain(programs: Mapping[str, str], root: Path, more: str = "") -> Iterator[Chain]:
     """Start it on free ports, with the sample configuration of configs/peers/orthanc; ``more`` is of the node."""
-    authority, tls_port = Authority(root / "certificates"), free_port()
+    authority, tls_port, web_port = Authority(root / "certificates"), free_port(), free_port()
     binary = programs["Orthanc"]
     with ExitStack() as running:
         archive_settings = _tls(authority, ARCHIVE) | {"DicomTlsEnabled": True, "DicomAet": ARCHIVE}
@@ -96,13 +100,14 @@ def chain(programs: Mapping[str, str], root: Path, more: str = "") -> Iterator[C
         shown = authority.issue("M3NODE")
         toml = NODE.format(
             **{"source": SOURCE, "archive": ARCHIVE, "tls_port": tls_port, "port": archive.dicom_port},
+            web_port=web_port,
             **{"certificate": shown.certificate, "key": shown.key, "ca": authority.file},
         )
         node = running.enter_context(serving(root / "node", toml + more))
         silent = tuple(running.enter_context(socket.create_connection(("127.0.0.1", tls_port))) for _ in range(SILENT))
         source_settings = _tls(authority, SOURCE) | _forwarding(root, tls_port, archive.dicom_port)
         source = running.enter_context(start_orthanc(binary, root / "source", more=source_settings))
-        yield Chain(source, node, archive, silent)
+        yield Chain(source, node, archive, f"http://127.0.0.1:{web_port}", silent)
 
 
 def _tls(authority: Authority, ae_title: str) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """The whole chain seen from outside: Orthanc → m3node → Orthanc → OHIF in headless Chromium (`make viewers`).
 
-A phantom with five lesions is stored into an Orthanc, which forwards it by the sample of configs/peers/orthanc; what
-comes back to the archive is opened in OHIF. Prints what was seen, and fails where the viewer hydrates less than the
-node found, complains, or asks for anything outside. Pictures go to docs/, or where ``--pictures FOLDER`` says.
+Phantoms are stored into an Orthanc, which forwards them by the sample of configs/peers/orthanc. The node's page is
+looked at while it works; what comes back to the archive is opened in OHIF. Prints what was seen, and fails where the
+viewer hydrates less than the node found, complains, or asks for anything outside. Pictures go to docs/, or where
+``--pictures`` says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Beside pytest, which does so itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,17 +24,31 @@ import numpy as np
 from chain import chain
 from ohif_page import Viewer, ohif
 from ohif_server import VERSION, serving_ohif
+from page_pictures import DEAD, STUDY, STUDY_ON_A_PHONE, WORKING, take
+from pynetdicom.events import Event
 
+from fake_pacs import fake_pacs
 from m3node.evaluation.ct_writer import seeded_uid, write_ct_series
-from m3node.evaluation.phantom import abdomen_phantom
+from m3node.evaluation.phantom import SMALL, abdomen_phantom
+from made_series import bare_series
 
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 1
 RESULT_OBJECTS = 4
+FEWEST = 2
+"""Objects of a series in which there is nothing to measure."""
+NOT_AUTHORISED = 0x0124
 LESION = 3
 """Of the phantom's five, the one that the pictures show: large, and well inside."""
 PICTURES = {"trackedMeasurements": "ohif-sr.png", "panelSegmentation": "ohif-seg.png"}
-"""By the panel that is open: all files that this writes."""
+"""By the panel that is open. Those of the status page are in page_pictures.py."""
+RESEARCH = """
+[[destinations]]
+name = "research"
+ae_title = "PACS"
+host = "127.0.0.1"
+port = {port}
+"""
 
 
 def main() -> None:
@@ -41,25 +58,50 @@ def main() -> None:
     pictures = arguments.parse_args().pictures
     pictures.mkdir(parents=True, exist_ok=True)
     programs = {name: _program(name) for name in ("Orthanc", "nginx", "chromium", "npm")}
-    with tempfile.TemporaryDirectory() as folder:
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, fake_pacs(_refuses_heads) as research:
         work = Path(folder)
-        phantom = abdomen_phantom(seed=SEED)
-        write_ct_series(work / "series", np.asarray(phantom.hu), phantom.geometry, seed=SEED)
-        with chain(programs, work) as peers:
-            peers.send(work / "series")
-            peers.wait_for_results(RESULT_OBJECTS)
-            found = peers.node.findings(f"{seeded_uid(SEED, 'series')}.g1")["lesions"]
-            print(f"Orthanc → m3node → Orthanc over TLS: {len(found)} lesions of a phantom with {len(phantom.lesions)}")
+        planted = _write_series(work)
+        study = seeded_uid("lesions", "study")
+        with chain(programs, work, RESEARCH.format(port=research.port)) as peers:
+            page = partial(take, programs["chromium"], peers.page, folder=pictures)
+            for series in ("head", "healthy"):
+                peers.send(work / series)
+                peers.wait_for_results(seeded_uid(series, "study"), FEWEST)
+            page("/dead", shown=DEAD)
+            peers.send(work / "lesions")
+            page("/", shown=WORKING)
+            peers.wait_for_results(study, RESULT_OBJECTS)
+            found = peers.node.findings(f"{seeded_uid('lesions', 'series')}.g1")["lesions"]
+            print(f"Orthanc → m3node → Orthanc over TLS: {len(found)} lesions of a phantom with {planted}")
             print(f"meanwhile {peers.still_silent()} connections to the TLS port said nothing")
-            address = peers.archive.http_port
+            page(f"/studies/{study}", shown=STUDY)
+            page(f"/studies/{study}", shown=STUDY_ON_A_PHONE)
             with (
-                serving_ohif(programs["nginx"], work / "ohif", address) as viewer_at,
-                ohif(programs["chromium"], viewer_at) as viewer,
+                serving_ohif(programs["nginx"], work / "ohif", peers.archive.http_port) as address,
+                ohif(programs["chromium"], address) as viewer,
             ):
-                wrong = _look(viewer, seeded_uid(SEED, "study"), len(found), pictures)
+                wrong = _look(viewer, study, len(found), pictures)
     for one in wrong:
         print(f"WRONG: {one}")
     sys.exit(1 if wrong else 0)
+
+
+def _refuses_heads(event: Event) -> int:
+    """Answer as an archive that has its reasons, so that there are dead letters to be shown."""
+    return NOT_AUTHORISED if event.dataset.StudyInstanceUID == seeded_uid("head", "study") else 0x0000
+
+
+def _write_series(work: Path) -> int:
+    """Write patients with lesions, with a healthy liver and with none in view; return how many lesions there are."""
+    phantom = abdomen_phantom(seed=SEED)
+    write_ct_series(work / "lesions", np.asarray(phantom.hu), phantom.geometry, seed="lesions")
+    healthy = abdomen_phantom(seed=SEED, healthy=True, **SMALL)
+    named: dict[str, Any] = {"PatientName": "Phantom^Healthy", "PatientID": "PHANTOM-2"}
+    write_ct_series(work / "healthy", np.asarray(healthy.hu), healthy.geometry, seed="healthy", attributes=named)
+    head = {"PatientName": "Phantom^Head", "PatientID": "PHANTOM-3", "StudyDescription": "Head CT"}
+    bare_series(work / "head", "head", **head)
+    return len(phantom.lesions)
 
 
 def _look(viewer: Viewer, study: str, lesions: int, pictures: Path) -> list[str]:
