@@ -1,33 +1,34 @@
 """What stands in a certificate file: whose it is, until when, and its fingerprint.
 
-Python's ``ssl`` shows certificates of connections, not of files; the few fields that are needed are read from the DER
-(RFC 5280 4.1) here.
+Python's ``ssl`` shows certificates of connections, not of files.
 """
 
 from __future__ import annotations
 
-import binascii
-import calendar
 import hashlib
 import re
 import ssl
-import time
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from m3node.errors import ConfigError
 
-_PEM = re.compile(
-    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----\s(.*?)-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_BLOCK = re.compile(
+    rb"^-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[ \t]*\r?\n(.*?)^-----END \1-----", re.DOTALL | re.MULTILINE
 )
+"""A certificate as OpenSSL finds it: its marks begin their lines, and text may stand between."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SEQUENCE = b"\x30"
+"""How every certificate in DER begins (X.690), and PKCS #7 and #12, too."""
+
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a file; the largest bundles have less than one."""
-
-_SEQUENCE, _SET, _OID, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x31, 0x06, 0x17, 0x18, 0xA0
-_COMMON_NAME = b"\x55\x04\x03"
-_TEXT = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1C: "utf-32-be", 0x1E: "utf-16-be"}
-"""Kinds of string (X.680), and how Python calls their encoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,70 +87,62 @@ def read_certificates(path: Path, name: str = "") -> tuple[CertificateView, ...]
     ConfigError
         The file cannot be read, holds none, or one that is damaged.
     """
+    return tuple(_view(name, path, number, kind, pem) for number, (kind, pem) in enumerate(_blocks(path), start=1))
+
+
+def look_for_certificate(path: Path) -> None:
+    """See that a PEM file holds a certificate, whatever stands in it.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or holds none.
+    """
+    _blocks(path)
+
+
+def _blocks(path: Path) -> list[tuple[bytes, bytes]]:
+    """Return kind and PEM of each certificate in a file."""
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST)
+            text = file.read(_LARGEST).removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    views = []
-    for number, block in enumerate(_PEM.findall(text), start=1):
+    blocks = [(found[1], found[0]) for found in _BLOCK.finditer(text)]
+    if not blocks:
+        binary = " (it is binary: openssl x509 -inform DER writes a certificate as PEM)"
+        raise ConfigError(f"{path} holds no certificate in PEM{binary if text.startswith(_SEQUENCE) else ''}")
+    return blocks
+
+
+def _view(name: str, path: Path, number: int, kind: bytes, pem: bytes) -> CertificateView:
+    from cryptography import x509  # noqa: PLC0415 - for whoever has certificates
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+
+    if kind.startswith(b"TRUSTED"):
+        raise ConfigError(
+            f"{path}: certificate {number} is in a form of OpenSSL's own (TRUSTED CERTIFICATE): openssl x509 writes it "
+            "as it is wanted"
+        )
+    with warnings.catch_warnings():
+        # It warns of what authorities have done against the standard; OpenSSL decides on that.
+        warnings.filterwarnings("ignore", module=re.escape(__name__))
         try:
-            views.append(_view(name, path, binascii.a2b_base64(block)))
-        except (ValueError, IndexError, LookupError):
+            read = x509.load_pem_x509_certificate(pem)
+            begins, ends = read.not_valid_before_utc.timestamp(), read.not_valid_after_utc.timestamp()
+        except ValueError:
             raise ConfigError(f"{path}: certificate {number} is damaged") from None
-    if not views:
-        raise ConfigError(f"{path} holds no certificate in PEM")
-    return tuple(views)
+        return CertificateView(
+            name, path, _common_name(read), begins, ends, fingerprint(read.public_bytes(Encoding.DER))
+        )
 
 
-def _view(name: str, path: Path, encoded: bytes) -> CertificateView:
-    whole = _element(encoded, 0)
-    der = encoded[: whole[3]]  # OpenSSL's TRUSTED CERTIFICATE has its own data behind it
-    to_be_signed, *_ = _children(der, whole)
-    fields = [field for field in _children(der, to_be_signed) if field[0] != _VERSION]
-    validity, subject = fields[3], fields[4]
-    begins, ends = (_time(kind, der[begin:end]) for kind, _, begin, end in _children(der, validity))
-    return CertificateView(name, path, _common_name(der, subject), begins, ends, fingerprint(der))
+def _common_name(certificate: x509.Certificate) -> str:
+    from cryptography.x509 import NameOID  # noqa: PLC0415
 
-
-_Element = tuple[int, int, int, int]
-"""Tag, where it begins, where its value begins, where it ends."""
-
-
-def _element(der: bytes, begin: int) -> _Element:
-    tag, length, value = der[begin], der[begin + 1], begin + 2
-    if length & 0x80:
-        count = length & 0x7F
-        length = int.from_bytes(der[value : value + count], "big")
-        value += count
-    if value + length > len(der):
-        raise ValueError("an element is longer than what holds it")
-    return tag, begin, value, value + length
-
-
-def _children(der: bytes, parent: _Element) -> Iterator[_Element]:
-    _, _, position, end = parent
-    while position < end:
-        child = _element(der, position)
-        yield child
-        position = child[3]
-
-
-def _time(kind: int, value: bytes) -> float:
-    text = value.decode("ascii")
-    if kind == _UTC_TIME:
-        # RFC 5280 4.1.2.5.1: two digits are of 1950 to 2049.
-        text = ("19" if text[:2] >= "50" else "20") + text
-    elif kind != _GENERALIZED_TIME:
-        raise ValueError("neither of the two kinds of time")
-    return float(calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ")))
-
-
-def _common_name(der: bytes, subject: _Element) -> str:
-    name = ""
-    for relative in _children(der, subject):
-        for attribute in _children(der, relative):
-            oid, value = list(_children(der, attribute))[:2]
-            if der[oid[2] : oid[3]] == _COMMON_NAME:
-                name = der[value[2] : value[3]].decode(_TEXT.get(value[0], "latin-1"), errors="replace")
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:  # letters that its encoding has not
+        return ""
+    name = str(names[-1].value) if names else ""
     return "".join(character if character.isprintable() else "?" for character in name)

@@ -8,13 +8,14 @@ choose (B.13 forbids it then). No compression, no renegotiation, no session tick
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from m3node.errors import ConfigError, M3NodeError
 from m3node.settings import TlsVersion
-from m3node.tls.certificates import fingerprint, peer_fingerprint, read_certificate
+from m3node.tls.certificates import fingerprint, look_for_certificate, peer_fingerprint, read_certificates
 
 __all__ = [
     "TLS12_SUITES",
@@ -200,14 +201,22 @@ def _key(section: str, key: str) -> str:
 
 
 def _trust(context: ssl.SSLContext, ca_file: Path, setting: str) -> None:
-    try:
-        read_certificate(ca_file)
-    except ConfigError as error:
-        raise ConfigError(f"{error} ({setting})") from None
+    with _said_of(setting):
+        look_for_certificate(ca_file)
     try:
         context.load_verify_locations(cafile=str(ca_file))
     except OSError:  # ssl.SSLError is one, too; read a moment ago, so it is what stands in it
+        with _said_of(setting):
+            read_certificates(ca_file)  # says which one it is
         raise ConfigError(f"a certificate in {ca_file} ({setting}) is damaged") from None
+
+
+@contextmanager
+def _said_of(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({setting})") from None
 
 
 def _show(context: ssl.SSLContext, own: Own, section: str, prefix: str) -> None:
@@ -216,15 +225,15 @@ def _show(context: ssl.SSLContext, own: Own, section: str, prefix: str) -> None:
     )
     of_certificate = f"{own.certificate} ({certificate_key})"
     of_key = f"{own.key} ({key_key})" if own.key is not None else of_certificate
-    try:
-        read_certificate(own.certificate)
-    except ConfigError as error:
-        raise ConfigError(f"{error} ({certificate_key})") from None
+    with _said_of(certificate_key):
+        look_for_certificate(own.certificate)
     _first_byte(own.key or own.certificate, of_key)
     password = _password(own.password, of_key, password_key)
     try:
         context.load_cert_chain(own.certificate, own.key, password=password)
     except OSError as error:  # ssl.SSLError is one, too. Not OpenSSL's own words: here they are about its providers
+        with _said_of(certificate_key):
+            read_certificates(own.certificate)
         if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
             words = f"the key in {of_key} is not that of the certificate in {of_certificate}"
         elif isinstance(error, ssl.SSLError) and error.reason in ("EE_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
