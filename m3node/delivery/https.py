@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
-from m3node.tls.calling import Terms, handshake_error, why_not
+from m3node.tls.calling import Terms, handshake_error
 from m3node.tls.contexts import check_pins
 
 
@@ -26,13 +26,8 @@ def mount(session: requests.Session, terms: Terms) -> None:
     session.mount("https://", _Adapter(terms))
 
 
-def why_lost(error: Exception, address: tuple[str, int], terms: Terms) -> str:
-    """Say why a request ended in TLS behind the handshake; a clause about the service."""
-    return why_not(_below(error) or error, address, terms)
-
-
-def _below(error: BaseException | None) -> ssl.SSLError | None:
-    """Return the error that the libraries have wrapped."""
+def below(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the error of TLS that the libraries have wrapped; None when there is none."""
     seen: set[int] = set()
     rest: list[Any] = [error]
     while rest:
@@ -54,12 +49,6 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, **keywords)
         self.poolmanager.pool_classes_by_scheme = {"https": _pool(self._terms)}
 
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        host, _ = super().build_connection_pool_key_attributes(request, True, None)
-        return host, {}
-
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave the connection as it is: the context says whom to trust."""
 
@@ -70,6 +59,7 @@ def _pool(terms: Terms) -> type[HTTPSConnectionPool]:
             """Connect, and see that the service is who it should be; the request leaves behind that."""
             self.ssl_context = terms.context()
             self.cert_reqs = self.ssl_context.verify_mode
+            self.ca_certs = self.ca_cert_dir = self.ca_cert_data = None  # requests brings authorities of its own
             self.assert_hostname = False if terms.pins else None
             try:
                 super().connect()
@@ -77,6 +67,13 @@ def _pool(terms: Terms) -> type[HTTPSConnectionPool]:
                 raise handshake_error(error, (self.host, self.port or 443), terms) from error
             check_pins(self.sock, terms.pins)  # type: ignore[arg-type] # there is no proxy, so it is TLS's own
             self.is_verified = True  # or a warning would say that it is not, where the pin alone decides
+
+        def send(self, data: Any) -> None:
+            """Send; where the service has hung up, urllib3 goes on to read what it said before: an answer, or why."""
+            try:
+                super().send(data)
+            except ssl.SSLEOFError as error:
+                raise BrokenPipeError from error  # as it is without TLS
 
     class Pool(HTTPSConnectionPool):
         ConnectionCls = Connection

@@ -21,12 +21,12 @@ from dicomweb_client.web import DICOMwebClient
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 
 from m3node.delivery.address import Timeouts, terms_of, timeouts_of
-from m3node.delivery.https import mount, why_lost
+from m3node.delivery.https import below, mount
 from m3node.delivery.status import Verdict, judge_status
 from m3node.delivery.store_scu import Sendable, Sent
 from m3node.errors import ConfigError, DeliveryError, UntrustedPeerError
 from m3node.settings import DeliverySettings, Destination
-from m3node.tls.calling import HandshakeError, Terms, is_untrusted
+from m3node.tls.calling import HandshakeError, Terms, is_untrusted, why_lost
 from m3node.tls.contexts import PinError
 
 ANSWER_BYTES = 1 << 20
@@ -113,7 +113,8 @@ class StowService:
         if isinstance(error, requests.exceptions.SSLError):
             # Behind the handshake: TLS 1.3 asks for our certificate only then, and a request without it is not read.
             url = urlsplit(self._destination.url)
-            raise self._unreachable(why_lost(error, (url.hostname or "", url.port or 443), self._terms)) from error
+            address = (url.hostname or "", url.port or 443)
+            raise self._unreachable(why_lost(below(error) or error, address, self._terms)) from error
         if isinstance(error, requests.ConnectTimeout):
             raise self._unreachable("the host does not answer") from error
         if isinstance(reason, NameResolutionError):

@@ -16,7 +16,7 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 
 from m3node.delivery.address import Peer, Timeouts
 from m3node.errors import ConfigError
-from m3node.tls.calling import HandshakeError, is_untrusted, secure, why_not
+from m3node.tls.calling import HandshakeError, is_untrusted, secure, why_lost
 from m3node.tls.contexts import PinError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Transport(AssociationSocket):
         if isinstance(self.socket, ssl.SSLSocket) and not isinstance(error, TimeoutError):
             try:
                 self.socket.recv(_READ)
-            except ssl.SSLError as alert:
+            except ssl.SSLError as alert:  # TLS 1.3 asks for our certificate behind the handshake
                 return alert
             except (OSError, ValueError):
                 return error
@@ -174,11 +174,8 @@ class Transport(AssociationSocket):
             return
         if self._peer.tls is None:
             self.trouble = "it hangs up on the association request: does it want TLS?"
-        elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            # TLS 1.3 asks for our certificate behind the handshake: its verdict is the first that is read.
-            self.trouble = why_not(error, (self._peer.host, self._peer.port), self._peer.tls)
         else:
-            self.trouble = "it hangs up on the association request: does it accept our certificate?"
+            self.trouble = why_lost(error, (self._peer.host, self._peer.port), self._peer.tls)
 
 
 def _why(error: OSError) -> str:

@@ -172,7 +172,7 @@ def why_not(error: Exception, address: tuple[str, int], terms: Terms) -> str:
     Parameters
     ----------
     error : Exception
-        Of the handshake; or of the first reading behind it, since TLS 1.3 refuses our certificate only then.
+        Of the handshake.
     address : tuple of (str, int)
         Host and port as they were called.
     terms : Terms
@@ -191,6 +191,13 @@ def why_not(error: Exception, address: tuple[str, int], terms: Terms) -> str:
     if isinstance(error, ValueError):
         return f"{called_name(address[0], terms)!r} cannot be the name in a certificate"
     return why_no_tls(error)
+
+
+def why_lost(error: Exception, address: tuple[str, int], terms: Terms) -> str:
+    """Say why a connection was lost behind the handshake, before the peer said anything; a clause about it."""
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        return why_not(error, address, terms)
+    return "it hangs up behind the TLS handshake: does it accept our certificate?"
 
 
 def _of_protocol(error: ssl.SSLError, address: tuple[str, int], terms: Terms) -> str:

@@ -195,7 +195,7 @@ def test_a_peer_that_hangs_up_in_the_handshake_is_understood(layout: DataLayout,
 def test_a_peer_that_hangs_up_behind_the_handshake_is_understood(layout: DataLayout, world: World) -> None:
     with listening(leaves(speaking(world.pacs))) as peer:
         told = why(layout, peer, **world.trust)
-    assert told == "it hangs up on the association request: does it accept our certificate?"
+    assert told == "it hangs up behind the TLS handshake: does it accept our certificate?"
 
 
 def test_a_peer_that_never_answers_the_handshake_is_left(layout: DataLayout, world: World) -> None:

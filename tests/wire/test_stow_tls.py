@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from delivering import QUICK, go, left, queue, queue_one
+from delivering import QUICK, aside, go, left, queue, queue_one
 from stow_server import stow_server
 from tls_peers import Listening, hangs_up, hears, listening, refuses_pdus, says_nothing, speaking
 
 import audited
 from certified import Authority, Shown, encrypted
+from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings, Destination
@@ -156,6 +160,41 @@ def test_what_speaks_no_tls_gets_nothing_and_the_object_is_not_taken_for_perhaps
     delivery = QUICK.model_copy(update={"connect_seconds": 0.5})
     with listening(how) as peer:
         assert why(layout, peer, delivery, ca_file=authority.file) == words.format(port=peer.port)
+
+
+def test_an_answer_that_comes_before_the_object_has_left_counts(
+    layout: DataLayout, authority: Authority, server: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = HTTPConnection.send
+
+    def too_large(connection: socket.socket, state: Listening) -> None:
+        with speaking(server).wrap_socket(connection, server_side=True) as shaken:
+            shaken.recv(1)
+            shaken.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            shaken.recv(1 << 20)
+
+    def hung_up(connection: HTTPConnection, data: bytes) -> None:
+        """As OpenSSL finds it when the other side has gone."""
+        if len(data) > 1_000_000:
+            raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+        send(connection, data)
+
+    with listening(too_large) as peer:
+        to = Destination(name="web", url=f"https://127.0.0.1:{peer.port}/dicom-web", ca_file=authority.file)
+        queue_one(layout, to, size=2_000_000)
+        monkeypatch.setattr(HTTPConnection, "send", hung_up)
+        assert go(layout, to) == Round(aside=1)
+    assert list(aside(layout, "web").values()) == ["HTTP 413"]
+
+
+def test_with_ca_file_its_authorities_count_and_no_others(
+    layout: DataLayout, authority: Authority, server: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(authority.file))
+    with listening(hears(speaking(server))) as peer:
+        told = why(layout, peer, ca_file=Authority(tmp_path / "other").file)
+    assert told.startswith("its certificate is not signed by an authority in ca_file")
 
 
 def test_without_ca_file_the_systems_authorities_count_and_no_others(
