@@ -47,7 +47,7 @@ def repository(authority: Authority) -> Iterator[SyslogServer]:
 def node(
     tmp_path_factory: pytest.TempPathFactory, pacs: FakePacs, authority: Authority, repository: SyslogServer
 ) -> Iterator[ServedNode]:
-    """A node that has got one study and sent its results, was killed, started again, and stopped in order."""
+    """A node that has got one study and sent its results, was killed, refused a stranger, and stopped in order."""
     root = tmp_path_factory.mktemp("audited")
     toml = archive(pacs) + (
         f'[audit]\nsite = "Radiology"\n[audit.syslog]\nhost = "127.0.0.1"\nport = {repository.port}\n'
@@ -63,6 +63,8 @@ def node(
         node.until(lambda: len(audited.lines(node.layout.audit)) >= 2 + objects)
         node.kill()
         node.start()
+        for _ in range(3):
+            assert node.associate("STRANGER").is_rejected
         settings = load(node.config)
         node.until(lambda: (view := standing(settings)) is not None and view.behind == 0)
         assert node.stop() == 0
@@ -79,6 +81,7 @@ def test_one_study_in_and_out_gives_exactly_these_events(node: ServedNode, pacs:
         ("Application Activity", "Application Start"): 2,
         ("Application Activity", "Application Stop"): 2,
         ("DICOM Instances Transferred", ""): 1 + len(pacs.kept),
+        ("Security Alert", "Node Authentication"): 2,
     }
 
 
@@ -113,12 +116,19 @@ def test_that_it_was_killed_is_known_afterwards(node: ServedNode) -> None:
     assert "ended without a word" in audited.words(activity[1])
 
 
+def test_a_stranger_who_comes_three_times_is_named_once_and_counted_at_the_end(node: ServedNode) -> None:
+    first, rest = audited.named(messages(node), "Security Alert")
+    assert audited.object_id(first, "110182") == "STRANGER@127.0.0.1"
+    assert audited.words(rest) == f"{audited.words(first)} (2 times more)"
+
+
 def test_the_repository_has_every_message_in_order(node: ServedNode, repository: SyslogServer) -> None:
     bom = "\ufeff".encode()
     got = list(dict.fromkeys(message.partition(bom)[2] for message in repository.messages))
     here = audited.lines(node.layout.audit)
     assert got == here[: len(got)]
-    assert here[len(got) :] == [line for line in here[-1:] if b"Application Stop" in line][: len(here) - len(got)]
+    # Those of the node's end go at its next start.
+    assert all(b"Application Stop" in line or b"times more" in line for line in here[len(got) :])
 
 
 def test_only_the_owner_reads_it_and_no_other_file_has_the_patient(node: ServedNode) -> None:
