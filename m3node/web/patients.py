@@ -135,7 +135,7 @@ def _entries(folder: Path, *, folders: bool) -> Iterable[Path]:
 
 def _read(path: Path) -> Patient:
     try:
-        return _patient(open_part10(path, name="an object", tags=_TAGS, digest=False).data_set)
+        return _patient(open_part10(path, name="an object", tags=_TAGS, digest=False, until=_SEX).data_set)
     except (InputRejected, *PARSER_ERRORS):
         return DAMAGED
 

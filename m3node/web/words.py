@@ -170,3 +170,8 @@ def decimal(value: float, places: int = 1) -> str:
     ('12.3', '–')
     """
     return f"{value:.{places}f}" if math.isfinite(value) else "–"
+
+
+def zone(now: float) -> str:
+    """Return what the machine's clock goes by, for who looks from elsewhere."""
+    return dt.datetime.fromtimestamp(now).astimezone().tzname() or ""

@@ -275,6 +275,8 @@ def test_only_a_form_of_this_page_changes_something(open_to_all: tuple[Site, Tes
     }
     for who, headers in refused.items():
         assert client.post("/requeue", data=fields, headers=headers).status_code == 403, who
+    behind_a_proxy = {"Origin": HERE.replace("http", "https"), "Sec-Fetch-Site": "same-origin"}
+    assert client.post("/requeue", data=fields, headers=behind_a_proxy, follow_redirects=False).status_code == 303
     for wrong in ("", "x", token[:-1], token.upper()):
         answer = client.post("/requeue", data={**fields, "token": wrong}, headers=FROM_HERE)
         assert answer.status_code == 403, wrong

@@ -323,6 +323,13 @@ def test_an_object_that_cannot_be_read_spoils_nothing(node: Node, client: TestCl
         assert "cannot be read" in words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0])
 
 
+def test_no_more_of_an_object_is_read_than_says_whose_it_is(node: Node, client: TestClient) -> None:
+    node.receive("1.2")
+    path = write_received(node.layout.spool, STUDY, PatientName="Doe^Jane", PatientSex="F", ProtocolName="x" * 60)
+    path.write_bytes(path.read_bytes()[:-90])
+    assert words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0]) == "Doe, Jane"
+
+
 def test_a_name_stands_in_no_address_and_no_log(
     node: Node, client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,7 +92,9 @@ class OpenedFile:
     little_endian: bool
 
 
-def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, digest: bool = True) -> OpenedFile:
+def open_part10(
+    path: Path, *, name: str, tags: Collection[int] | None = None, digest: bool = True, until: int = _PIXEL_DATA
+) -> OpenedFile:
     """Read a file up to its pixel data, and digest all of its data set.
 
     Parameters
@@ -105,6 +107,8 @@ def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, d
         Top-level elements to keep; all of them without it.
     digest : bool
         Whether to compute the SHA-256, which reads the whole file once.
+    until : int
+        Elements after this one are not read; then nothing is known of the pixels either.
 
     Raises
     ------
@@ -112,7 +116,7 @@ def open_part10(path: Path, *, name: str, tags: Collection[int] | None = None, d
         ``NOT_DICOM``, or ``UNREADABLE`` when it cannot be opened, is cut short or is broken.
     """
     with _readable(path, name) as stream:
-        return _open(stream, name, tags, digest)[0]
+        return _open(stream, name, tags, digest, until)[0]
 
 
 def read_deflated_pixels(path: Path, *, name: str, length: int) -> bytes:
@@ -151,7 +155,7 @@ def _readable(path: Path, name: str) -> Iterator[io.BufferedReader]:
 
 
 def _open(
-    stream: io.BufferedReader, name: str, tags: Collection[int] | None, digest: bool
+    stream: io.BufferedReader, name: str, tags: Collection[int] | None, digest: bool, until: int = _PIXEL_DATA
 ) -> tuple[OpenedFile, BinaryIO]:
     size: int | None = os.fstat(stream.fileno()).st_size
     start = _after_preamble(stream, name)
@@ -169,7 +173,7 @@ def _open(
     if deflated:
         source = _Inflating(stream, name)
         size = None
-    scan = _Scan(source, size, name)
+    scan = _Scan(source, size, name, until)
     little = syntax != ExplicitVRBigEndian
     data_set = read_dataset(
         source,
@@ -196,11 +200,13 @@ def _open(
 class _Scan:
     """Stops at the pixel data and remembers where; refuses an element that claims more bytes than there are."""
 
-    def __init__(self, stream: BinaryIO, size: int | None, name: str) -> None:
-        self.stream, self.size, self.name = stream, size, name
+    def __init__(self, stream: BinaryIO, size: int | None, name: str, until: int) -> None:
+        self.stream, self.size, self.name, self.until = stream, size, name, until
         self.found, self.offset, self.length = False, -1, -1
 
     def __call__(self, tag: BaseTag, _vr: str | None, length: int) -> bool:
+        if tag > self.until and tag < _PIXEL_DATA:
+            return True
         here = self.stream.tell()
         if self.size is not None and length != _UNDEFINED and here + length > self.size:
             raise InputRejected(

@@ -8,11 +8,13 @@
   const root = document.querySelector("[data-live]");
   const freshness = document.getElementById("freshness");
   const connection = document.getElementById("connection");
-  if (!root || !freshness || !connection) return;
+  const button = document.getElementById("pause");
+  if (!root || !freshness || !connection || !button) return;
 
   let pause = EVERY;
   let timer = 0;
   let asking = false;
+  let paused = false;
 
   const key = (node) =>
     node.nodeType !== Node.ELEMENT_NODE ? "" :
@@ -69,7 +71,7 @@
   }
 
   async function ask() {
-    if (asking || document.hidden) return;
+    if (asking || paused || document.hidden) return;
     asking = true;
     try {
       const answer = await fetch(location.href, {
@@ -89,6 +91,7 @@
         return;
       }
       const wanted = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (paused) return;
       const live = wanted.querySelector("[data-live]");
       const fresh = wanted.getElementById("freshness");
       if (live) change(root, live);
@@ -106,12 +109,19 @@
 
   function later() {
     clearTimeout(timer);
-    if (!document.hidden) timer = setTimeout(ask, pause);
+    if (!paused && !document.hidden) timer = setTimeout(ask, pause);
   }
 
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) clearTimeout(timer);
     else ask();
   });
+  button.addEventListener("click", () => {
+    paused = !paused;
+    button.setAttribute("aria-pressed", String(paused));
+    clearTimeout(timer);
+    ask();
+  });
+  button.hidden = false;
   later();
 })();
