@@ -16,7 +16,8 @@ from m3node import __version__
 from m3node.audit.forwarded import standing
 from m3node.delivery.state import DeliveryState
 from m3node.errors import ConfigError
-from m3node.health.checks import INTAKE, Check, alive, check, checks_of
+from m3node.health.checks import Check, check, checks_of
+from m3node.health.roles import INTAKE, alive
 from m3node.intake.receive.association import LeaseReader
 from m3node.jobs.ledger.states import RunState
 from m3node.jobs.ledger.view_types import DestinationView, Overview

@@ -21,8 +21,8 @@ from m3node.audit.events import AuditLogUsed
 from m3node.audit.forwarded import Memory, write_memory
 from m3node.audit.trail import AuditTrail
 from m3node.delivery.state import DeliveryState
-from m3node.health import checks as module
-from m3node.health.checks import Check, check, checks_of, ready
+from m3node.health.checks import BEHIND_SECONDS, Check, check, checks_of, ready
+from m3node.health.roles import SILENT_SECONDS
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.locks import Holder, hold
 from m3node.jobs.node.glance import look
@@ -137,7 +137,7 @@ def test_a_keeper_that_is_silent_has_failed_unless_the_node_has_only_just_starte
     settings = settings_of(tmp_path)
     with node(settings):
         keeper = DataLayout(tmp_path).metrics / "keeper.json"
-        later = time.time() + module.SILENT_SECONDS + 5
+        later = time.time() + SILENT_SECONDS + 5
         os.utime(DataLayout(tmp_path).metrics / "clerk.json", (later, later))
         before, after = found(settings)["intake"], found(settings, later)["intake"]
         keeper.unlink()
@@ -178,7 +178,7 @@ def test_an_archive_that_is_down_and_dead_letters_leave_the_node_ready(tmp_path:
     assert failing["destinations"].state == "warning"
     assert failing["destinations"].message == "pacs fails for 2 h"
     assert "requeue" not in failing["destinations"].action
-    assert dead["destinations"].message == "pacs fails for 2 h, 1 dead letters for pacs"
+    assert dead["destinations"].message == "pacs fails for 2 h, 1 dead letter for pacs"
     assert "m3node requeue --all-dead" in dead["destinations"].action
 
 
@@ -250,15 +250,15 @@ def test_messages_that_wait_for_the_audit_repository_are_told_of_when_they_are_l
     trail.close()
     now = time.time()
     with node(settings):
-        soon, late = found(settings, now)["audit"], found(settings, now + module.BEHIND_SECONDS + 5)["audit"]
+        soon, late = found(settings, now)["audit"], found(settings, now + BEHIND_SECONDS + 5)["audit"]
         folder = DataLayout(tmp_path).audit
         write_memory(folder, Memory(error="connection refused"))
         known = found(settings, now)["audit"]
         write_memory(folder, Memory({path.name: path.stat().st_size for path in folder.glob("*.xml")}))
-        there = found(settings, now + module.BEHIND_SECONDS + 5)["audit"]
+        there = found(settings, now + BEHIND_SECONDS + 5)["audit"]
     assert [item.state for item in (soon, late, known, there)] == ["ok", "warning", "warning", "ok"]
-    assert late.message == "3 messages are not at the audit repository"
-    assert known.message == "3 messages are not at the audit repository: connection refused"
+    assert late.message == "3 messages not at the audit repository"
+    assert known.message == "3 messages not at the audit repository: connection refused"
     assert ready((late, known))
 
 
