@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -153,7 +153,8 @@ def _serve(
         server.should_exit = True
 
     threading.Thread(target=end, name="end", daemon=True).start()
-    server.run([listener])
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(server.serve([listener]))
 
 
 def _following(certificate: Reloading[ssl.SSLContext]) -> ssl.SSLContext:
@@ -171,6 +172,16 @@ def _following(certificate: Reloading[ssl.SSLContext]) -> ssl.SSLContext:
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Waits no longer for a handshake than for a request; uvicorn leaves asyncio's minute as it is."""
+
+    async def create_server(self, *arguments: Any, **more: Any) -> asyncio.Server:
+        """Listen."""
+        if more.get("ssl") is not None:
+            more["ssl_handshake_timeout"] = REQUEST_SECONDS
+        return await super().create_server(*arguments, **more)
 
 
 class _Server(Server):

@@ -224,6 +224,22 @@ def test_connections_that_send_nothing_or_too_slowly_are_closed_and_delay_nobody
         assert not thread.is_alive()
 
 
+def test_over_tls_nobody_waits_for_a_handshake_that_does_not_come(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    issue(authority, tmp_path)
+    files = {"certificate_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem"}
+    with served(tmp_path, **files) as port:
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        assert certificate(port, trusting(authority), "localhost")
+        for connection in silent:
+            connection.settimeout(30)  # asyncio's own patience is a minute
+            assert connection.recv(1) == b""
+            connection.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_nonsense_is_refused_and_does_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with served(tmp_path) as port:
         for nonsense in (b"\0" * 100, b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"G" * 100_000):
