@@ -8,6 +8,7 @@ pieces, and another thread can end it by ``shutdown``.
 from __future__ import annotations
 
 import logging
+import mmap
 import socket
 import ssl
 import time
@@ -81,7 +82,8 @@ class TlsConnection:
             # There is no ticket to send now, with which the peer's last words would be acknowledged; a peer that
             # waits for that before its request (Nagle's algorithm) would lose the kernel's 40 ms.
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        self._taken = memoryview(bytearray(_READ_BYTES))
+        # Pages that nothing is written to take no memory, and most connections that wait send little.
+        self._taken = memoryview(mmap.mmap(-1, _READ_BYTES))
         cipher = self._engine.cipher()
         self.shown = PeerTls(self._engine.version() or "", cipher[0] if cipher else "", peer_fingerprint(self._engine))
 
