@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3node.audit.events import Node, SecurityAlert
 from m3node.errors import ConfigError
+from m3node.web.front import ALWAYS_ANSWERED
 from m3node.web.sessions import Session
 from m3node.web.site import Site, Visit
 
 _log = logging.getLogger(__name__)
 
-OPEN = ("/livez", "/readyz", "/sign-in")
+OPEN = (ALWAYS_ANSWERED, "/readyz", "/sign-in")
 """What anybody may ask for, besides what lies below ``/static/``; the first two say little to who is not known."""
 FORM_BYTES = 65_536
 FORM_FIELDS = 20
@@ -55,16 +56,12 @@ class Doorkeeper:
 
         async def with_cookie(message: Message) -> None:
             if began is not None and message["type"] == "http.response.start":
-                MutableHeaders(scope=message).append("set-cookie", self.cookie(scope, began))
+                holder = Response()
+                set_session(holder, self._site, scope, began)
+                MutableHeaders(scope=message).append("set-cookie", holder.headers["set-cookie"])
             await send(message)
 
         await (answer or self._app)(scope, receive, with_cookie)
-
-    def cookie(self, scope: Scope, session: Session | None) -> str:
-        """Return the header that sets a session's cookie; that forgets it without one."""
-        holder = Response()
-        set_session(holder, self._site, scope, session)
-        return holder.headers["set-cookie"]
 
     async def _let_in(self, request: Request) -> tuple[Response | None, Session | None]:
         """Return how to answer who may not come in, and a session that begins."""
@@ -74,8 +71,8 @@ class Doorkeeper:
         user = session.user if session is not None else ""
         if not site.secrets.asked_for:
             user = FOR_ANYBODY
-        elif not user and "authorization" in request.headers:
-            refusal = await self._look_at_token(request, address)
+        elif not user and path != ALWAYS_ANSWERED and (token := _shown_token(request)):
+            refusal = await self._look_at_token(request, token, address)
             if refusal is not None:
                 return refusal, None
             user = A_PROGRAM
@@ -101,20 +98,18 @@ class Doorkeeper:
             address=address,
             form=form,
             live="x-live" in request.headers,
-            secure=scope["scheme"] == "https",
         )
         return None, began
 
     def _is_ours(self, session: Session, form: dict[str, str]) -> bool:
         return self._site.sessions.is_form_token(session, form.get("token", ""))
 
-    async def _look_at_token(self, request: Request, address: str) -> Response | None:
+    async def _look_at_token(self, request: Request, token: str, address: str) -> Response | None:
         site, key = self._site, f"token {address}"
         if wait := site.lock_out.seconds(key):
             return site.answer(request, 429, "Too many wrong tokens.", {"Retry-After": str(int(wait) + 1)})
-        scheme, _, token = request.headers["authorization"].partition(" ")
         try:
-            right = scheme.lower() == "bearer" and await run_in_threadpool(site.secrets.is_token, token.strip())
+            right = await run_in_threadpool(site.secrets.is_token, token)
         except ConfigError as error:
             _log.error("%s", error)
             return site.answer(request, 503, "The token cannot be checked. The node's log says why.")
@@ -154,6 +149,12 @@ def set_session(response: Response, site: Site, scope: Scope, session: Session |
         samesite="strict",
         secure=scope["scheme"] == "https",
     )
+
+
+def _shown_token(request: Request) -> str:
+    """Return the token that a program shows; what other ways to authorise say, proxies among them, is not looked at."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _shows_forms(request: Request, user: str, path: str) -> bool:

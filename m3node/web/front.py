@@ -87,7 +87,8 @@ class Front:
                 answer = self._site.answer(Request(scope), 500, UNEXPECTED)
                 await answer(scope, receive, dressed)
         finally:
-            counting.web_request(status or 500)
+            if status:  # else who asked has gone, or we are told to
+                counting.web_request(status)
 
     def _is_ours(self, scope: Scope) -> bool:
         """Whether it was asked for by a name of ours: a page elsewhere may have its own name lead to this machine."""

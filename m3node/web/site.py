@@ -70,8 +70,6 @@ class Visit:
         What was posted.
     live : bool
         Whether the page asks by itself, to show what is new.
-    secure : bool
-        Whether it comes over TLS.
     """
 
     session: Session | None
@@ -79,7 +77,6 @@ class Visit:
     address: str
     form: dict[str, str]
     live: bool
-    secure: bool
 
 
 @dataclass(frozen=True, slots=True)

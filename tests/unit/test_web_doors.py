@@ -172,12 +172,16 @@ def test_a_program_shows_its_token(guarded: tuple[Site, TestClient], monkeypatch
     for address in ("/", "/studies", "/metrics", "/readyz"):
         assert client.get(address, headers=PROGRAM).status_code in {200, 503}
     assert client.get("/metrics", headers=PROGRAM).headers["content-type"].startswith("text/plain")
-    for wrong in ("Bearer wrong", "Bearer ", f"Basic {TOKEN}", TOKEN):
-        answer = client.get("/metrics", headers={"Authorization": wrong})
-        assert answer.status_code in {401, 429}
+    for other in ("Bearer ", f"Basic {TOKEN}", TOKEN):  # no token is shown
+        assert client.get("/metrics", headers={"Authorization": other, "Accept": "*/*"}).status_code == 401
+        assert client.get("/sign-in", headers={"Authorization": other}).status_code == 200
+    assert events == []
+    for wrong in ("wrong", TOKEN.upper(), TOKEN + "x"):
+        assert client.get("/metrics", headers={"Authorization": f"Bearer {wrong}"}).status_code == 401
     assert all(isinstance(event, SecurityAlert) for event in events)
     assert len(events) == 3  # and then it has to wait
     assert client.get("/metrics", headers=PROGRAM).status_code == 429
+    assert client.get("/livez", headers=PROGRAM).status_code == 200
 
 
 def test_a_token_does_nothing_but_ask(guarded: tuple[Site, TestClient]) -> None:
