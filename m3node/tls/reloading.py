@@ -34,12 +34,19 @@ class Reloading(Generic[T]):
         them is another one, or has been written or had its permissions changed.
     clock : callable
         Seconds that do not jump.
+    worn : callable
+        Whether what was made has served for long enough, and is made anew from files that have not changed.
     """
 
     def __init__(
-        self, make: Callable[[], T], files: Sequence[Path], clock: Callable[[], float] = time.monotonic
+        self,
+        make: Callable[[], T],
+        files: Sequence[Path],
+        clock: Callable[[], float] = time.monotonic,
+        worn: Callable[[T], bool] = lambda _: False,
     ) -> None:
         self._make = make
+        self._worn = worn
         self._files = tuple(files)
         self._clock = clock
         self._tried_at = 0.0
@@ -63,11 +70,13 @@ class Reloading(Generic[T]):
                 # Looked at before they are read: what changes meanwhile is seen by the next call.
                 self._seen = look
                 self._renew()
+            elif self._made is not None and not self.trouble and self._worn(self._made):
+                self._renew(quietly=True)
             if self._made is None:
                 raise ConfigError(self.trouble)
             return self._made
 
-    def _renew(self) -> None:
+    def _renew(self, *, quietly: bool = False) -> None:
         before = self._made
         self._tried_at = self._clock()
         try:
@@ -78,7 +87,7 @@ class Reloading(Generic[T]):
                 kept = "; what was read before stays in use" if before is not None else ""
                 LOGGER.error("%s%s", self.trouble, kept)
             return
-        if before is not None:
+        if before is not None and not quietly:
             LOGGER.info("read anew: %s", ", ".join(file.name for file in self._files))
         self.trouble = ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from certified import Authority, Shown, caller, encrypted
 from m3node.errors import ConfigError
+from m3node.settings import ListenerTls
 from m3node.tls.contexts import (
     TLS12_SUITES,
     TLS13_SUITES,
@@ -19,6 +22,7 @@ from m3node.tls.contexts import (
     fingerprint,
     server_context,
 )
+from m3node.tls.listening import reloading_listener_context
 from m3node.tls.reasons import why_no_tls
 
 
@@ -136,6 +140,31 @@ def test_a_connection_leaves_no_ticket_to_resume_it(node: Shown) -> None:
         ours.write(b"x")
         assert theirs.read(1) == b"x"
         assert theirs.session is None or not theirs.session.has_ticket
+
+
+def test_sessions_of_tls_1_2_do_not_pile_up_and_nobody_is_told(
+    authority: Authority,
+    node: Shown,
+    modality: Shown,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("m3node.tls.listening.MOST_SESSIONS", 3)
+    caplog.set_level(logging.INFO)
+    old = caller(authority.file, modality)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    contexts = reloading_listener_context(
+        ListenerTls(certificate_file=node.certificate, key_file=node.key, ca_file=authority.file)
+    )
+    kept = []
+    for _ in range(8):
+        serving = contexts.current()
+        for side in meet(serving, old):
+            with suppress(ssl.SSLError):
+                side.unwrap()  # what ends well is kept
+        kept.append(serving.session_stats()["number"])
+    assert kept == [1, 2, 3, 1, 2, 3, 1, 2]
+    assert caplog.records == []
 
 
 def test_callers_show_a_certificate_of_a_known_authority(
