@@ -10,6 +10,7 @@ DEMO_OUT ?= demo-out
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 CHAOS_FLAGS ?=
+FUZZ_FLAGS ?=
 # Where the pictures of `make viewers` go
 PICTURES ?= docs
 # Where the wheels of `make wheelhouse` go, and the extras that they are for: EXTRAS=medgemma
@@ -60,6 +61,9 @@ bench: $(VENV)/.test $(VENV)/.bench  ## ratio tables against dcmtk, SimpleITK, d
 
 chaos: $(VENV)/.test  ## 60 series while 30 random kills hit the node and archives fail; CHAOS_FLAGS="--seed 2"
 	$(BIN)/python tests/chaos/chaos.py $(CHAOS_FLAGS)
+
+fuzz: $(VENV)/.test  ## 20,000 hostile connections beside an honest sender; FUZZ_FLAGS="--seed 2 --cases 100000"
+	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_FLAGS)
 
 # Needs orthanc, orthanc-dicomweb, nginx-light, chromium and npm; PICTURES=FOLDER leaves those of docs/ as they are.
 viewers: $(VENV)/.test  ## Orthanc, the node, Orthanc and OHIF in Chromium: SEG and SR as a reader sees them; writes docs/ohif-*.png
