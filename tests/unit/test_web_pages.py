@@ -25,9 +25,12 @@ from m3node.audit.events import Event, InstancesAccessed
 from m3node.delivery.entry import Entry
 from m3node.delivery.outbox import box_of
 from m3node.delivery.state import DeliveryState
+from m3node.errors import DatabaseError
 from m3node.evaluation.ct_writer import axial_geometry
 from m3node.intake.series.manifest import StackKey
 from m3node.intake.series.part10 import OpenedFile, open_part10
+from m3node.jobs.engine.dispatch import Dispatcher
+from m3node.jobs.ledger import lists
 from m3node.jobs.ledger.database import ledger_url
 from m3node.jobs.ledger.states import RunState, SeriesState
 from m3node.jobs.ledger.study_list import StudyFilter
@@ -44,7 +47,7 @@ from m3node.web.advice import WHAT_TO_DO
 from m3node.web.site import Site
 from made_findings import made_findings
 from made_runs import run_entry, run_manifest, run_object
-from web_site import Tree, browsing, opened_site, press, shown, words_of, write_received
+from web_site import FROM_HERE, Tree, browsing, opened_site, press, shown, token_on, tree_of, words_of, write_received
 
 STUDY = "1.1"
 PAGES = ("/", "/studies", f"/studies/{STUDY}", "/jobs", "/dead", "/destinations", "/about")
@@ -455,6 +458,9 @@ def test_dead_letters_that_ended_alike_are_sent_again_by_one_button(node: Node, 
     tree = press(client, "/dead", "Send all 2 again")
     assert "2 objects queued for pacs again" in words_of(tree)
     assert tree.xpath("//tr/@data-dead") == [f"pacs/{runs[2]}.report.sr"]
+    fields = {"destination": "pacs\nforged", "error": "refused", "token": token_on(client, "/dead"), "back": "/dead"}
+    answered = client.post("/requeue", data=fields, headers=FROM_HERE)
+    assert "no such dead letters" in words_of(tree_of(answered.text))
 
 
 def test_a_dead_letter_is_dismissed_after_a_second_thought(node: Node, client: TestClient) -> None:
@@ -490,6 +496,39 @@ def test_why_something_cannot_be_done_is_told(node: Node, client: TestClient) ->
     assert "was removed (retention.results_days)" in words_of(
         tree.xpath("//p[@class='message bad'][@role='status']")[0]
     )
+
+
+def away(*_: object, **_more: object) -> None:
+    raise DatabaseError("the database is away")
+
+
+def test_what_is_done_while_the_database_is_away_takes_effect_later_and_is_audited_now(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = answer(node)
+    letter(node, run)
+    monkeypatch.setattr(Dispatcher, "send_at_once", away)
+    with opened_site(settings(node)) as (site, client):
+        events = recorded(site, monkeypatch)
+        tree = press(client, "/dead", "Send again")
+    assert [event.study_instance_uid for event in events if isinstance(event, InstancesAccessed)] == [STUDY]
+    assert "takes effect when it is there again" in words_of(tree.xpath("//p[@class='message care']")[0])
+    assert (box_of(node.layout, "pacs").folder / f"{run}.report.sr.json").exists()
+
+
+def test_what_could_not_be_done_without_a_database_is_not_said_to_be_done(
+    node: Node, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for series in ("1.2", "1.3"):
+        letter(node, answer(node, series))
+    (form,) = [form for form in shown(client, "/dead").xpath("//form") if "Send all 2 again" in words_of(form)]
+    fields = {item.get("name"): item.get("value") for item in form.xpath(".//input")}
+    with monkeypatch.context() as now:
+        now.setattr(lists, "dead_letters", away)
+        assert client.post("/requeue", data=fields, headers=FROM_HERE, follow_redirects=False).status_code == 303
+    tree = shown(client, "/dead")
+    assert "Nothing was done: the database is away" in words_of(tree.xpath("//p[@class='message bad'][@role]")[0])
+    assert len(tree.xpath("//tr/@data-dead")) == 2
 
 
 # What is not there
