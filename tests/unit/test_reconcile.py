@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -15,10 +16,12 @@ from housekeeping import House
 from m3node.delivery.entry import Entry
 from m3node.delivery.state import DeliveryState
 from m3node.errors import DatabaseError
+from m3node.intake.keeper.index import header_line
 from m3node.intake.series.manifest import Manifest, SliceRef, StackKey, write_manifest
 from m3node.jobs.engine import names, reconcile
 from m3node.jobs.engine.dispatch import Dispatcher, Work
 from m3node.jobs.engine.reconcile import Reconciled, Reconciler
+from m3node.jobs.ledger.files import SeriesFacts
 from m3node.jobs.ledger.notes import NoLedger
 from m3node.jobs.ledger.rows import ManifestFacts
 from m3node.settings import Destination, Settings
@@ -75,6 +78,11 @@ class Told(NoLedger):
         self._told.append(f"ledger: {manifest.run}")
         return True
 
+    def note_series(self, facts: SeriesFacts) -> bool:
+        series = facts.series
+        self._told.append(f"ledger: series {series['series_instance_uid']} of study {series['study_instance_uid']}")
+        return True
+
 
 class Node(House):
     """Files, an engine that knows nothing of them yet, and who compares the two."""
@@ -126,6 +134,14 @@ def test_each_manifest_is_handed_over_once_and_the_ledger_hears_of_it_first(node
         "ledger: 1.4.g1",
         "engine: 1.4.g1 routine",
     ]
+
+
+def test_the_ledger_hears_of_the_series_of_a_new_run_at_once(node: Node) -> None:
+    node.series("1.2")
+    header = replace(HEADER, study_instance_uid="1.1", series_instance_uid="1.2")
+    (node.layout.index / "1.2.jsonl").write_text(json.dumps(header_line(header)) + "\n")
+    assert node.reconciler.new_manifests() == 1
+    assert node.engine.told[-1] == "ledger: series 1.2 of study 1.1"
 
 
 def test_a_manifest_that_comes_in_the_tick_of_the_last_look_is_seen_by_the_next(node: Node) -> None:

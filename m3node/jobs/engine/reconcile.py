@@ -13,7 +13,7 @@ from m3node.errors import M3NodeError
 from m3node.jobs.answer.record import RECORD
 from m3node.jobs.engine import names
 from m3node.jobs.engine.dispatch import Dispatcher, Work
-from m3node.jobs.ledger.files import read_manifest_facts
+from m3node.jobs.ledger.files import read_manifest_facts, read_series
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts
 from m3node.layout import DataLayout
@@ -92,7 +92,10 @@ class Reconciler:
         live = self._dispatcher.live(names.JOBS) if len(new) > _MANY else {}
         count = 0
         for run in new:
-            count += self._hand_over(run, live)
+            handed = self._hand_over(run, live)
+            if handed and len(new) <= _MANY:
+                self._note_series(run)
+            count += handed
             self._known.add(run)
         self._stamp = stamp if settled else -1
         return count
@@ -156,6 +159,18 @@ class Reconciler:
                 return None
             self._read[run] = facts
         return facts
+
+    def _note_series(self, run: str) -> None:
+        """Let the ledger know the series of a run that begins: who looks on sees its study at once."""
+        facts = self._facts(run)
+        if facts is None:
+            return
+        try:
+            series = read_series(self._layout.index / f"{facts.stack.series_instance_uid}.jsonl")
+        except OSError:
+            return  # the ledger follows the files anyway
+        if series is not None:
+            self._ledger.note_series(series)
 
     def _hand_over(self, run: str, live: Mapping[str, Work]) -> int:
         """Hand a manifest over whose run has not ended, unless it is among what the engine has; return how many."""

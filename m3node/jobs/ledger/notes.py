@@ -20,11 +20,12 @@ from m3node.errors import DatabaseError
 from m3node.intake.series.manifest import Manifest, StackKey
 from m3node.jobs.answer.record import RunRecord
 from m3node.jobs.ledger.database import writing
+from m3node.jobs.ledger.files import SeriesFacts
 from m3node.jobs.ledger.rows import ManifestFacts, entry_row, rejected_row
 from m3node.jobs.ledger.states import RUN_ENDS, RunState
 from m3node.jobs.ledger.tables import Delivery, Run, Worker
 from m3node.jobs.ledger.upsert import Row, upsert
-from m3node.jobs.ledger.writes import forget, put_manifests, put_records, requeue
+from m3node.jobs.ledger.writes import forget, put_index, put_manifests, put_records, requeue
 from m3node.rejection import Rejection
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,10 @@ class Ledger:
         self._away_until = 0.0
         self._logged_at = -LOG_SECONDS
         self._staged: dict[str, tuple[str, float]] = {}
+
+    def note_series(self, facts: SeriesFacts) -> bool:
+        """Note what the index says of a series, ahead of who follows the files."""
+        return self._note(lambda connection: put_index(connection, [facts]))
 
     def note_manifest(self, manifest: Manifest | ManifestFacts) -> bool:
         """Note a generation; its run is queued, unless it is further along."""

@@ -25,7 +25,6 @@ from m3node.intake.series.manifest import StackKey
 from m3node.jobs.answer.record import RECORD, RunRecord
 from m3node.jobs.ledger.database import reading, writing
 from m3node.jobs.ledger.files import (
-    SeriesFacts,
     read_end,
     read_entry,
     read_manifest_facts,
@@ -35,9 +34,9 @@ from m3node.jobs.ledger.files import (
 from m3node.jobs.ledger.notes import Ledger
 from m3node.jobs.ledger.rows import ManifestFacts, entry_row, rejected_row
 from m3node.jobs.ledger.states import RUN_ENDS
-from m3node.jobs.ledger.tables import Delivery, Instance, Mark, Run, Series
+from m3node.jobs.ledger.tables import Delivery, Mark, Run, Series
 from m3node.jobs.ledger.upsert import Row, upsert
-from m3node.jobs.ledger.writes import put_manifests, put_records, put_series, requeue
+from m3node.jobs.ledger.writes import put_index, put_manifests, put_records, requeue
 from m3node.layout import DataLayout
 from m3node.progress import Progress, silent
 
@@ -139,12 +138,8 @@ class _Follower:
         return self._report
 
     def _follow_index(self) -> None:
-        def write(connection: Connection, batch: Sequence[SeriesFacts]) -> None:
-            put_series(connection, [facts.series for facts in batch])
-            upsert(connection, Instance, [row for facts in batch for row in facts.instances])
-
         paths = self._changed(self._layout.index, ".jsonl")
-        self._report.series = self._batches("index", paths, read_series, write, weight=25)
+        self._report.series = self._batches("index", paths, read_series, put_index, weight=25)
 
     def _follow_manifests(self) -> None:
         paths = self._replaced(self._layout.manifests)

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, case, delete, func, or_, select, update
 
 from m3node.delivery.state import DeliveryState
 from m3node.jobs.answer.record import RunRecord
+from m3node.jobs.ledger.files import SeriesFacts
 from m3node.jobs.ledger.rows import FROM_MANIFEST, ManifestFacts, ended_row, object_rows, queued_row
 from m3node.jobs.ledger.states import RUN_ENDS, RunState
-from m3node.jobs.ledger.tables import Delivery, Object, Run, Series, Study
+from m3node.jobs.ledger.tables import Delivery, Instance, Object, Run, Series, Study
 from m3node.jobs.ledger.upsert import Row, upsert
 
 _SENT = (DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED)
@@ -45,6 +46,12 @@ def put_series(connection: Connection, rows: Sequence[Row]) -> None:
         }
 
     upsert(connection, Study, sorted(studies.values(), key=lambda row: row["study_instance_uid"]), merge=merge)
+
+
+def put_index(connection: Connection, batch: Sequence[SeriesFacts]) -> None:
+    """Write what the index says of series: their rows and those of their instances."""
+    put_series(connection, [facts.series for facts in batch])
+    upsert(connection, Instance, [row for facts in batch for row in facts.instances])
 
 
 def put_manifests(connection: Connection, manifests: Sequence[ManifestFacts]) -> None:
