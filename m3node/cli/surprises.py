@@ -159,25 +159,33 @@ def _secret_files(settings: Settings) -> Iterator[tuple[str, Path]]:
     def of(destination: Destination) -> Iterator[tuple[str, Path | None]]:
         for key in ("bearer_token_file", "password_file", "client_key_password_file"):
             yield f"{key} of destination {destination.name}", getattr(destination, key)
-        key_file = destination.client_key_file or destination.client_certificate_file
-        yield f"client_key_file of destination {destination.name}", key_file
+        key, file = _key_of("client_", destination.client_certificate_file, destination.client_key_file)
+        yield f"{key} of destination {destination.name}", file
 
     tls, syslog, web = settings.listener.tls, settings.audit.syslog, settings.web
+    with_keys = (
+        ("listener.tls.", *_key_of("", tls.certificate_file, tls.key_file)),
+        ("audit.syslog.", *_key_of("client_", syslog.client_certificate_file, syslog.client_key_file)),
+        ("web.", *_key_of("", web.certificate_file, web.key_file)),
+    )
     named = chain(
         (
             ("database_url_file", settings.database_url_file),
-            ("listener.tls.key_file", tls.key_file or tls.certificate_file),
             ("listener.tls.key_password_file", tls.key_password_file),
-            ("audit.syslog.client_key_file", syslog.client_key_file or syslog.client_certificate_file),
             ("audit.syslog.client_key_password_file", syslog.client_key_password_file),
-            ("web.key_file", web.key_file or web.certificate_file),
             ("web.key_password_file", web.key_password_file),
             ("web.password_file", web.password_file),
             ("web.token_file", web.token_file),
         ),
+        ((section + key, file) for section, key, file in with_keys),
         *map(of, settings.destinations),
     )
     return ((key, file) for key, file in named if file is not None)
+
+
+def _key_of(prefix: str, certificate: Path | None, key: Path | None) -> tuple[str, Path | None]:
+    """Return the setting that names the file with the key, and the file: that of the certificate may hold both."""
+    return (f"{prefix}certificate_file", certificate) if key is None else (f"{prefix}key_file", key)
 
 
 def _names_password(config: Path) -> bool:

@@ -37,17 +37,25 @@ def _callers(settings: Settings) -> Iterator[str]:
 
 
 def _certificates(settings: Settings) -> Iterator[str]:
-    found = certificates_in_use(settings)
-    for certificate in found:
-        yield from _of_one(certificate)
-    read = {certificate.setting for certificate in found if not certificate.error}
-    if settings.listener.tls.certificate_file is not None and "listener.tls.certificate_file" in read:
-        # Key, password and what belongs together: said by the one who uses them.
+    ill = _listener_is_ill(settings)
+    if ill:
+        yield f"the node will not start: {ill}"
+    for certificate in certificates_in_use(settings):
+        owner = certificate.setting.partition(".")[0]
+        if not (owner == "listener" and certificate.error and certificate.error in ill):
+            yield from _of_one(certificate)
+        if certificate.unfit and owner in ("audit", "web"):
+            yield certificate.unfit
+
+
+def _listener_is_ill(settings: Settings) -> str:
+    """Say why the listener's files cannot be used: said by who uses them; empty when they can."""
+    if settings.listener.tls.certificate_file is not None:
         try:
             listener_context(settings.listener.tls)
         except ConfigError as error:
-            if not any(other.error and other.error in str(error) for other in found):
-                yield f"the node will not start: {error}"
+            return str(error)
+    return ""
 
 
 def _destinations(settings: Settings) -> Iterator[str]:

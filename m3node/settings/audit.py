@@ -36,6 +36,8 @@ class SyslogSettings(Section):
     def _whole(self) -> Self:
         if not self.host and (self.ca_file or self.certificate_sha256 or self.client_certificate_file):
             raise ValueError("audit.syslog needs host")
+        if self.client_certificate_file is None and (self.client_key_file or self.client_key_password_file):
+            raise ValueError("audit.syslog has a key or its password; set client_certificate_file as well")
         return self
 
 

@@ -64,6 +64,12 @@ class Destination(Section):
     commitment: bool = False
 
     @model_validator(mode="after")
+    def _key_of_a_certificate(self) -> Self:
+        if self.client_certificate_file is None and (self.client_key_file or self.client_key_password_file):
+            raise ValueError(f"destination {self.name} has a key or its password; set client_certificate_file as well")
+        return self
+
+    @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.url:
             if self.ae_title is not None or self.host:
@@ -72,6 +78,10 @@ class Destination(Section):
                 raise ValueError(f"destination {self.name}: url begins with http:// or https:// and holds no password")
             if self.commitment:
                 raise ValueError(f"destination {self.name}: DICOMweb has no storage commitment here")
+            if self.url.startswith("http://") and (
+                self.ca_file or self.certificate_sha256 or self.client_certificate_file
+            ):
+                raise ValueError(f"destination {self.name} names certificates; its url has to begin with https://")
             if self.tls or self.tls_name:
                 raise ValueError(f"destination {self.name}: a url says by https that it is over TLS; leave tls out")
             if (self.password_file is None) != (not self.user):

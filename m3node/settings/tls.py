@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from m3node.settings.types import Port, Section, TlsVersion
+from m3node.settings.types import Port, Positive, Section, TlsVersion
 
 
 class ListenerTls(Section):
@@ -43,7 +43,7 @@ class ListenerTls(Section):
     client_certificates: Literal["required", "none"] = "required"
     ca_file: Path | None = None
     minimum: TlsVersion = "1.2"
-    handshake_seconds: float = 10.0
+    handshake_seconds: Positive = 10.0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

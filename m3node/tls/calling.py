@@ -160,8 +160,11 @@ def handshake_error(error: Exception, address: tuple[str, int], terms: Terms) ->
 
 
 def called_name(host: str, terms: Terms) -> str:
-    """Return the name that the certificate has to bear; an IPv6 address without the zone it is reached in."""
-    return terms.name or host.partition("%")[0]
+    """Return the name that the certificate has to bear.
+
+    An IPv6 address stands there without the zone it is reached in, a name without the dot that ends it for resolvers.
+    """
+    return terms.name or host.partition("%")[0].removesuffix(".")
 
 
 def why_not(error: Exception, address: tuple[str, int], terms: Terms) -> str:

@@ -254,7 +254,7 @@ def _password(file: Path | None, of_key: str, setting: str) -> Callable[[], str]
 
         return none
     try:
-        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+        password = file.read_text(encoding="utf-8-sig").rstrip("\r\n")  # some editors begin with a mark
     except OSError as error:
         raise ConfigError(f"cannot read {file} ({setting}): {error.strerror}") from None
     except UnicodeDecodeError:

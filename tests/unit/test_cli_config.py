@@ -252,7 +252,12 @@ def test_certificates_that_cannot_be_used_are_warned_of_once_each(working: Path,
     assert warning.startswith("the node will not start: the key in ")
     changed = over_tls(authority, own, ca_file=tmp_path / "none.pem")
     (warning,) = find_surprises(load(working, {**changed, "listener.plain": False}))
+    assert warning.startswith("the node will not start: cannot read ")
     assert warning.endswith("none.pem: No such file or directory (listener.tls.ca_file)")
+    syslog = {"client_certificate_file": own.certificate, "client_key_file": authority.issue("another").key}
+    settings = load(working, {"audit.syslog": {"host": "127.0.0.1", **syslog}})
+    (warning,) = [word for word in find_surprises(settings) if "audit.syslog" in word]
+    assert "(audit.syslog.client_key_file) is not that of the certificate" in warning
 
 
 def test_a_key_that_others_may_read_is_warned_of(working: Path, tmp_path: Path) -> None:
@@ -262,6 +267,11 @@ def test_a_key_that_others_may_read_is_warned_of(working: Path, tmp_path: Path) 
     (warning,) = find_surprises(load(working, {**over_tls(authority, own), "listener.plain": False}))
     assert "others may read" in warning
     assert "listener.tls.key_file" in warning
+    own.certificate.write_bytes(own.key.read_bytes() + own.certificate.read_bytes())
+    own.certificate.chmod(0o644)
+    changed = over_tls(authority, own, key_file=None)
+    (warning,) = find_surprises(load(working, {**changed, "listener.plain": False}))
+    assert f"{own.certificate}, which listener.tls.certificate_file names" in warning
 
 
 def test_a_destination_that_cannot_be_called_with_its_files_is_warned_of_once(working: Path, tmp_path: Path) -> None:

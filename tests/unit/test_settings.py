@@ -83,6 +83,23 @@ def test_a_folder_of_a_flag_leaves_the_rest_of_the_section_alone(tmp_path: Path)
         ),
         ('[[destinations]]\nname = "../a"\nae_title = "A"\nhost = "h"\nport = 1\n', "destinations.0.name"),
         ('[[listener.callers]]\nae_title = "A"\n[[listener.callers]]\nae_title = "A"\n', "listener.callers"),
+        ("[listener]\nidle_seconds = inf\n", "listener.idle_seconds"),
+        ("[listener.tls]\nhandshake_seconds = 0\n", "listener.tls.handshake_seconds"),
+        ("[listener.tls]\nhandshake_seconds = nan\n", "listener.tls.handshake_seconds"),
+        ('[[listener.callers]]\nae_title = "A"\nwait_for_seg_seconds = inf\n', "wait_for_seg_seconds"),
+        # Certificates that would not be used, by somebody who takes the way for safe.
+        ('[[destinations]]\nname = "a"\nurl = "http://h/"\nca_file = "ca.pem"\n', "begin with https"),
+        (f'[[destinations]]\nname = "a"\nurl = "http://h/"\ncertificate_sha256 = ["{"0" * 64}"]\n', "begin with https"),
+        (
+            '[[destinations]]\nname = "a"\nurl = "http://h/"\nclient_certificate_file = "own.pem"\n',
+            "begin with https",
+        ),
+        ('[[destinations]]\nname = "a"\nurl = "https://h/"\nclient_key_file = "k"\n', "set client_certificate_file"),
+        (
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\ntls = true\nclient_key_password_file = "k"\n',
+            "set client_certificate_file",
+        ),
+        ('[audit.syslog]\nhost = "h"\nclient_key_file = "k"\n', "set client_certificate_file"),
     ],
 )
 def test_a_wrong_file_is_refused_and_the_key_is_named(tmp_path: Path, text: str, named: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from certified import Authority, Shown, caller, encrypted
 from m3node.errors import ConfigError
 from m3node.settings import ListenerTls
+from m3node.tls.calling import Terms, called_name
 from m3node.tls.contexts import (
     TLS12_SUITES,
     TLS13_SUITES,
@@ -223,6 +224,12 @@ def test_a_client_takes_only_a_server_that_its_authority_vouches_for_under_the_n
         assert why_no_tls(refused.value) == words
 
 
+def test_the_name_in_a_certificate_has_no_zone_and_no_last_dot() -> None:
+    named = {"fe80::1%eth0": "fe80::1", "pacs.example.": "pacs.example", "pacs.example": "pacs.example"}
+    assert {host: called_name(host, Terms()) for host in named} == named
+    assert called_name("192.0.2.1", Terms(name="pacs")) == "pacs"
+
+
 def test_a_pin_takes_the_one_certificate_whoever_signed_it_and_no_other(authority: Authority, node: Shown) -> None:
     pin = fingerprint(node.der)
     _, theirs = meet(server(node), client(pins=(pin,)), "any name")
@@ -268,6 +275,8 @@ def test_an_encrypted_key_is_opened_by_the_password_in_its_file(node: Shown, tmp
             section="listener.tls",
         )
 
+    meet(make(password), caller())
+    password.write_text("naïve secret\r\n", encoding="utf-8-sig")  # as Windows' editor writes it
     meet(make(password), caller())
     with pytest.raises(ConfigError, match=r"is encrypted: set listener\.tls\.key_password_file$"):
         make(None)

@@ -183,6 +183,13 @@ def test_records_that_drip_do_not_prolong_a_pdu(context: ssl.SSLContext) -> None
             dripping.join()
 
 
+def test_a_peer_that_takes_nothing_is_left_when_its_time_is_over(context: ssl.SSLContext) -> None:
+    with shaken(context) as (tls, _, ours):
+        let_wait(ours, 0.05)
+        with pytest.raises(TimeoutError):
+            tls.write(bytes(50_000_000), 0.05)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_peers_end_is_an_end(context: ssl.SSLContext, version: ssl.TLSVersion, politely: bool) -> None:

@@ -152,11 +152,14 @@ class TlsConnection:
         self.flush(seconds)
 
     def flush(self, seconds: float) -> None:
-        """Send what the engine has to say."""
+        """Send what the engine has to say; raises as `write` does, TimeoutError where the peer does not read."""
         left = memoryview(self._outgoing.read())
         begun = time.monotonic()
         while left:
-            sent = self._connection.send(left)
+            try:
+                sent = self._connection.send(left)
+            except BlockingIOError:
+                raise TimeoutError from None
             left = left[sent:]
             if left and time.monotonic() - begun >= seconds:
                 raise TimeoutError
