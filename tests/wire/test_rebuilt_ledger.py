@@ -16,7 +16,7 @@ from served import ServedNode
 def said(node: ServedNode, *words: str) -> dict[str, Any]:
     """What a command says, but for the times of asking and of the processes."""
     tree: dict[str, Any] = json.loads(node.says(*words, "--json").stdout)
-    for name in ("at", "roles", "disk", "workers"):
+    for name in ("at", "roles", "disk", "workers", "checks"):
         tree.pop(name, None)
     return tree
 
