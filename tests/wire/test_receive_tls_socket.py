@@ -384,6 +384,23 @@ def test_a_refused_caller_hears_why(door: Door, authority: Authority) -> None:
     assert heard[0].reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
+def test_files_that_break_before_the_first_one_calls_stay_in_use(
+    authority: Authority, own: Shown, tmp_path: Path
+) -> None:
+    certificate = tmp_path / "node.pem"
+    certificate.write_bytes(own.certificate.read_bytes())
+    door = Door(
+        ListenerTls(certificate_file=certificate, key_file=own.key, client_certificates="none", handshake_seconds=60.0)
+    )
+    certificate.write_text("half of it")
+
+    def call(theirs: socket.socket) -> None:
+        with caller(authority.file).wrap_socket(theirs, server_hostname="localhost"):
+            pass
+
+    assert door.opens(call) is not None
+
+
 def test_files_that_cannot_be_used_refuse_connections_and_nothing_else_until_they_can(
     authority: Authority, own: Shown, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

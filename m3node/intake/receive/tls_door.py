@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from m3node.audit.events import Node, SecurityAlert
 from m3node.errors import ConfigError
@@ -40,6 +41,10 @@ class TlsDoor:
         self._seconds = tls.handshake_seconds
         self._alert = alert
         self._say = say
+        if tls.certificate_file is not None:
+            # What is good now stays in use when it is broken before the first one calls.
+            with suppress(ConfigError):  # in the log, and looked at again for each connection
+                self._context.current()
 
     def admit(self, connection: socket.socket, ended: Callable[[], bool] = lambda: False) -> TlsConnection | None:
         """Shake hands, in the calling thread.
