@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
 
 AXE = Path(__file__).parent / "viewer" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS = (
@@ -23,6 +23,9 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing but loopback resolves
 )
+# Nothing is slow for five seconds only where nothing else is done.
+expect.set_options(timeout=60_000)
+
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 FINDINGS = "async () => (await axe.run(document, {rules: {'target-size': {enabled: true}}})).violations"

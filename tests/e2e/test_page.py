@@ -101,7 +101,8 @@ port = {port}
         node.start()
         node.until(lambda: json.loads((root / "node" / "ready").read_text()).get("web_port") == port)
         with tab(browser, origin) as watching:
-            yield _watched(watching, node, files, archive, origin)
+            watched = _watched(watching, node, files, archive, origin)
+        yield watched
         assert node.stop() == 0
         assert "Traceback" not in node.log
         assert "unexpected" not in node.log
