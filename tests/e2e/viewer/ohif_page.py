@@ -60,8 +60,8 @@ class Viewer:
 
     def hydrate(self, series: str) -> None:
         """Double-click a series by its description, and say yes when asked whether to load it."""
-        self._page.locator('[data-cy^="study-browser-thumbnail"]', has_text=series).first.dblclick()
         try:
+            self._page.locator('[data-cy^="study-browser-thumbnail"]', has_text=series).first.dblclick()
             self._button("yes-hydrate-btn").click()
             self._button("yes-hydrate-btn").wait_for(state="detached")
         except TimeoutError as error:

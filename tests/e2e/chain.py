@@ -21,7 +21,7 @@ from certified import Authority
 from ports import free_port
 from served import ServedNode, serving
 
-SAMPLE = Path(__file__).resolve().parents[3] / "configs" / "peers" / "orthanc"
+SAMPLE = Path(__file__).resolve().parents[2] / "configs" / "peers" / "orthanc"
 SOURCE, ARCHIVE = "SOURCE", "ARCHIVE"
 SILENT = 3
 """Connections to the TLS port that never say anything."""
