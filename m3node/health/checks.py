@@ -7,7 +7,7 @@ the node is as ready as it can be, and goes on by itself when they come back.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from m3node.audit import files as trail
 from m3node.audit.forwarded import standing
@@ -15,11 +15,14 @@ from m3node.errors import ConfigError
 from m3node.health import roles
 from m3node.health.state import Check, State, listed
 from m3node.jobs.node.amounts import age, count_of, megabytes
-from m3node.jobs.node.glance import Glance, look
+from m3node.jobs.node.glance import Glance, Told, look
 from m3node.settings import Settings
 from m3node.tls.in_use import CertificateInUse, certificates_in_use
 
-__all__ = ["Check", "State", "check", "checks_of", "ready"]
+__all__ = ["Check", "Seen", "State", "check", "checks_of", "ready", "seen_now"]
+
+Seen = tuple[Glance | None, tuple[Check, ...]]
+"""A node at a glance, None where that cannot be, and its health."""
 
 BEHIND_SECONDS = 900.0
 """An audit message that is not at the repository for so long wants a look."""
@@ -35,15 +38,18 @@ def check(settings: Settings, now: float) -> tuple[Check, ...]:
     now : float
         Seconds since the epoch.
     """
+    return seen_now(settings, now)[1]
+
+
+def seen_now(settings: Settings, now: float, asked: Callable[[], Told] | None = None) -> Seen:
+    """Look at a node and at its health; see `check`, and `m3node.jobs.node.glance.look`."""
     try:
-        glance = look(settings, now)
+        glance = look(settings, now, asked)
     except (ConfigError, OSError) as error:
         why = f"the data folder cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        return (
-            Check("node", "failed", why, "start m3node serve; or name the node's data folder in data_dir"),
-            _certificates(settings, now),
-        )
-    return checks_of(settings, glance)
+        action = "start m3node serve; or name the node's data folder in data_dir"
+        return None, (Check("node", "failed", why, action), _certificates(settings, now))
+    return glance, checks_of(settings, glance)
 
 
 def checks_of(settings: Settings, glance: Glance) -> tuple[Check, ...]:

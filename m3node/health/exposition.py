@@ -15,13 +15,12 @@ from prometheus_client.registry import Collector
 from m3node import __version__
 from m3node.audit.forwarded import standing
 from m3node.delivery.state import DeliveryState
-from m3node.errors import ConfigError
-from m3node.health.checks import Check, check, checks_of
+from m3node.health.checks import Check, Seen, seen_now
 from m3node.health.roles import INTAKE, alive
 from m3node.intake.receive.association import LeaseReader
 from m3node.jobs.ledger.states import RunState
 from m3node.jobs.ledger.view_types import DestinationView, Overview
-from m3node.jobs.node.glance import Glance, look
+from m3node.jobs.node.glance import Glance
 from m3node.layout import DataLayout
 from m3node.metrics.families import COUNTED, SECONDS, SEEN, Family
 from m3node.metrics.snapshot import Counts, all_counts
@@ -38,7 +37,7 @@ Samples = Mapping[tuple[str, ...], float]
 """Values by those of the labels."""
 
 
-def exposition(settings: Settings, now: float) -> bytes:
+def exposition(settings: Settings, now: float, node: Seen | None = None) -> bytes:
     """Return all metrics of a node, in Prometheus' text format.
 
     Parameters
@@ -47,12 +46,10 @@ def exposition(settings: Settings, now: float) -> bytes:
         The tree.
     now : float
         Seconds since the epoch.
+    node : tuple of Glance and checks, optional
+        The node as it was seen a moment ago; it is looked at without.
     """
-    try:
-        glance = look(settings, now)
-        checks = checks_of(settings, glance)
-    except (ConfigError, OSError):
-        glance, checks = None, check(settings, now)
+    glance, checks = seen_now(settings, now) if node is None else node
     seen: dict[str, Samples] = {**_of_node(settings, now), **_of_checks(checks)}
     if glance is not None:
         seen |= _of_glance(settings, glance)

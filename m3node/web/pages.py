@@ -106,7 +106,7 @@ def study_list(request: Request) -> Response:
     uid = asked.get("q", "").strip()[: 2 * MAX_LENGTH]
     state = asked.get("state", "")
     wanted = StudyFilter(state) if state in set(StudyFilter) else None
-    page = studies(site.engine(), wanted, uid=uid, before=_cursor(request, "before"), after=_cursor(request, "after"))
+    page = studies(site.reader(), wanted, uid=uid, before=_cursor(request, "before"), after=_cursor(request, "after"))
     return site.render(
         request,
         "studies.html",
@@ -123,7 +123,7 @@ def study(request: Request) -> Response:
     """Show all that is known of a study."""
     site = site_of(request)
     uid = request.path_params["uid"]
-    found = views.study(site.engine(), uid) if is_uid(uid) else None
+    found = views.study(site.reader(), uid) if is_uid(uid) else None
     if found is None:
         return site.answer(request, 404, "Nothing is known of this study. What has just come in is known in seconds.")
     patient = site.patients_of([uid])[uid]
@@ -155,14 +155,14 @@ def job_list(request: Request) -> Response:
     site = site_of(request)
     state = request.query_params.get("state", "")
     states = [RunState(state)] if state in set(RunState) else []
-    page = lists.runs(site.engine(), states, before=_cursor(request, "before"), after=_cursor(request, "after"))
+    page = lists.runs(site.reader(), states, before=_cursor(request, "before"), after=_cursor(request, "after"))
     return site.render(request, "jobs.html", page=page, wanted=state if states else "", states=RUN)
 
 
 def dead(request: Request) -> Response:
     """Show dead letters, those that ended alike together."""
     site = site_of(request)
-    engine = site.engine()
+    engine = site.reader()
     groups = tuple(
         DeadLine(group, lists.dead_letters(engine, group.destination, group.last_error, limit=SHOWN_ALIKE))
         for group in lists.dead_groups(engine)

@@ -31,4 +31,5 @@ def readyz(request: Request) -> Response:
 
 def metrics(request: Request) -> Response:
     """Give the metrics in Prometheus' format."""
-    return Response(exposition(site_of(request).settings, time.time()), media_type=CONTENT_TYPE)
+    site = site_of(request)
+    return Response(exposition(site.settings, time.time(), site.seen()), media_type=CONTENT_TYPE)

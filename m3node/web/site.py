@@ -18,12 +18,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from m3node import __version__
 from m3node.audit.events import Event, InstancesAccessed
 from m3node.audit.trail import AuditTrail
-from m3node.errors import ConfigError
-from m3node.health.checks import Check, check, checks_of
+from m3node.errors import DatabaseError
+from m3node.health.checks import Check, Seen, seen_now
 from m3node.jobs.ledger import lists
 from m3node.jobs.ledger.database import ledger_url
 from m3node.jobs.node.amounts import age, count_of, megabytes
-from m3node.jobs.node.glance import Glance, existing_ledger, look
+from m3node.jobs.node.asking import Asking
+from m3node.jobs.node.glance import Glance, ask, existing_ledger
 from m3node.layout import DataLayout
 from m3node.notice import NOT_FOR_CLINICAL_USE
 from m3node.settings import Settings
@@ -126,7 +127,8 @@ class Site:
         self.lock_out = LockOut()
         self.patients = Patients(self.layout)
         self.trail = AuditTrail(settings, process="web")
-        self._seen: Recent[tuple[Glance | None, tuple[Check, ...]]] = Recent(self._look, GLANCE_SECONDS)
+        self._asking = Asking(settings, lambda: ask(settings, time.time()))
+        self._seen: Recent[Seen] = Recent(self._look, GLANCE_SECONDS)
         self._engine: tuple[Engine, int] | None = None
         self._lock = threading.Lock()
         self._messages: OrderedDict[str, Message] = OrderedDict()
@@ -156,19 +158,36 @@ class Site:
                 self._engine = (existing_ledger(self.settings), inode)
             return self._engine[0]
 
+    def reader(self) -> Engine:
+        """Return the engine for a page that only shows; refuses at once where the ledger was found away a moment ago.
+
+        Raises
+        ------
+        DatabaseError
+            There is no ledger, or it cannot be used.
+        """
+        seen, _ = self.seen()
+        if seen is not None and seen.trouble:
+            raise DatabaseError(seen.trouble)
+        return self.engine()
+
     def close(self) -> None:
         """Let go of the database and the audit trail."""
         if self._engine is not None:
             self._engine[0].dispose()
         self.trail.close()
 
+    def seen(self) -> Seen:
+        """Return the node at a glance and its health, as they were a moment ago; waits some seconds at most."""
+        return self._seen.get()
+
     def glance(self) -> Glance | None:
         """Return the node at a glance; None where none has ever run."""
-        return self._seen.get()[0]
+        return self.seen()[0]
 
     def checks(self) -> tuple[Check, ...]:
         """Return the state of its health."""
-        return self._seen.get()[1]
+        return self.seen()[1]
 
     def acted(self) -> None:
         """Note that something was done, which the next page has to show."""
@@ -232,12 +251,8 @@ class Site:
         page = self._templates.get_template("answer.html").render(title=title, text=text, status=status)
         return HTMLResponse(page, status, headers)
 
-    def _look(self) -> tuple[Glance | None, tuple[Check, ...]]:
-        try:
-            seen = look(self.settings, time.time())
-        except (ConfigError, OSError):
-            return None, check(self.settings, time.time())  # which says why
-        return seen, checks_of(self.settings, seen)
+    def _look(self) -> Seen:
+        return seen_now(self.settings, time.time(), self._asking)
 
 
 def site_of(request: Request) -> Site:

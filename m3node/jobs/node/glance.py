@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -109,7 +110,16 @@ class Glance:
     dead: tuple[DeadView, ...]
 
 
-def look(settings: Settings, now: float) -> Glance:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the ledger says; ``trouble`` says why it says nothing."""
+
+    overview: Overview | None = None
+    dead: tuple[DeadView, ...] = ()
+    trouble: str = ""
+
+
+def look(settings: Settings, now: float, asked: Callable[[], Told] | None = None) -> Glance:
     """Look at a node.
 
     Parameters
@@ -118,37 +128,44 @@ def look(settings: Settings, now: float) -> Glance:
         The tree.
     now : float
         Seconds since the epoch.
+    asked : callable, optional
+        Asks the ledger in place of `ask`.
 
     Raises
     ------
     ConfigError
         No node has run on the data folder, or ``database_url`` is none.
     """
-    layout = DataLayout(settings.data_dir)
-    url = ledger_url(settings)
-    overview: Overview | None = None
-    dead: tuple[DeadView, ...] = ()
-    trouble = ""
-    try:
-        engine = existing_ledger(settings)
-        try:
-            overview = views.overview(engine, now)
-            dead = _dead(engine)
-        finally:
-            engine.dispose()
-    except DatabaseError as error:
-        trouble = str(error)
+    told = ask(settings, now) if asked is None else asked()
     return Glance(
         at=now,
         version=__version__,
         data_dir=str(settings.data_dir.absolute()),
-        roles=_roles(settings, layout, overview),
+        roles=_roles(settings, DataLayout(settings.data_dir), told.overview),
         disk=_disk(settings),
-        database=describe_url(url),
-        trouble=trouble,
-        overview=overview,
-        dead=dead,
+        database=describe_url(ledger_url(settings)),
+        trouble=told.trouble,
+        overview=told.overview,
+        dead=told.dead,
     )
+
+
+def ask(settings: Settings, now: float) -> Told:
+    """Ask the ledger for what `look` shows of it; a database that is away may take long to say so.
+
+    Raises
+    ------
+    ConfigError
+        No node has run on the data folder, or ``database_url`` is none.
+    """
+    try:
+        engine = existing_ledger(settings)
+        try:
+            return Told(views.overview(engine, now), _dead(engine))
+        finally:
+            engine.dispose()
+    except DatabaseError as error:
+        return Told(trouble=str(error))
 
 
 def existing_ledger(settings: Settings) -> Engine:
