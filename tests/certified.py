@@ -108,3 +108,21 @@ def caller(ca_file: Path | None = None, shown: Shown | None = None) -> ssl.SSLCo
     if shown is not None:
         context.load_cert_chain(str(shown.certificate), str(shown.key))
     return context
+
+
+def meet(serving: ssl.SSLContext, calling: ssl.SSLContext, name: str = "127.0.0.1") -> tuple[ssl.SSLObject, ...]:
+    """Let both shake hands in memory; raise what the first of them raises. Returns server's and client's side."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        serving.wrap_bio(to_server, to_client, server_side=True),
+        calling.wrap_bio(to_client, to_server, server_hostname=name),
+    )
+    waiting = list(sides[::-1])
+    while waiting:
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(side)
+    return sides

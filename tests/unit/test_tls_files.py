@@ -255,6 +255,24 @@ def test_a_file_that_goes_away_leaves_what_was_read(tmp_path: Path) -> None:
     assert "No such file" in reloading.trouble
 
 
+def test_what_has_served_for_long_is_made_anew_but_not_over_and_over_from_broken_files(tmp_path: Path) -> None:
+    file, tried = tmp_path / "a.pem", []
+
+    def make() -> str:
+        tried.append(file)
+        return words_of(file)
+
+    file.write_text("whole")
+    reloading = Reloading(make, [file], lambda: 0.0, worn=lambda _: True)
+    assert [reloading.current() for _ in range(3)] == ["whole"] * 3
+    assert len(tried) == 3
+    file.write_text("broken")
+    attempts = len(tried)
+    for _ in range(3):
+        assert reloading.current() == "whole"
+    assert len(tried) == attempts + 1
+
+
 def test_what_was_the_systems_trouble_is_over_without_a_change_of_the_files(tmp_path: Path) -> None:
     file, now, ills = tmp_path / "a.pem", [0.0], [ConfigError("too many open files"), None, None]
     file.write_text("whole")

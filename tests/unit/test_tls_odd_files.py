@@ -52,6 +52,7 @@ def pems(folder: Path) -> dict[str, bytes]:
         "spaces before the lines": b"  " + first.replace(b"\n", b"\n  "),
         "words between": "subject: Gerät\n# -----BEGIN CERTIFICATE-----\n".encode() + first + b"issuer: CA\n" + second,
         "no end of the last line": first.rstrip(),
+        "an end within a line": first.replace(b"\n-----END", b"-----END"),
         "an end that is missing": first.partition(b"-----END")[0],
         "the second damaged": first + second.replace(b"\nMII", b"\nXII", 1),
         "nothing": b"",

@@ -20,7 +20,8 @@ from certified import Authority, Shown
 from m3node.delivery.address import Peer, Timeouts
 from m3node.delivery.association import Entity
 from m3node.delivery.transport import Transport
-from m3node.tls.calling import Terms
+from m3node.errors import ConfigError
+from m3node.tls.calling import HandshakeError, Terms, secure
 from waiting import wait_for
 
 
@@ -120,6 +121,27 @@ def test_why_the_peer_broke_the_connection_is_read_also_by_who_only_sends(
         wait_for(lambda: readable(transport))
         wait_for(lambda: transport.send(b"who is there?") or transport.trouble)
         assert transport.trouble == "it does not know the authority that signed our certificate"
+
+
+@pytest.mark.parametrize(
+    ("host", "ca_file", "kind"), [("127.0.0.1", "gone.pem", ConfigError), ("..", "authority/ca.pem", HandshakeError)]
+)
+def test_a_connection_that_comes_to_no_handshake_is_closed(
+    authority: Authority, tmp_path: Path, host: str, ca_file: str, kind: type[Exception]
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with pytest.raises(kind):
+            secure(ours, (host, 104), Terms(ca_file=tmp_path / ca_file), 60.0)
+        assert ours.fileno() == -1
+        assert theirs.recv(1) == b""
+
+
+def test_a_handshake_that_is_not_answered_ends_in_its_own_time(authority: Authority) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(HandshakeError, match="it does not answer the TLS handshake"):
+        secure(ours, ("127.0.0.1", 104), Terms(ca_file=authority.file), 0.1)
+    assert ours.fileno() == -1
 
 
 def test_we_take_leave_as_tls_wants_it(authority: Authority, server: Shown) -> None:
