@@ -18,7 +18,7 @@ from m3node.errors import InputRejected
 from m3node.imaging.geometry import FloatArray
 from m3node.imaging.mask import BoolArray
 from m3node.imaging.volume import CTVolume
-from m3node.intake.series.part10 import PARSER_ERRORS
+from m3node.intake.series.part10 import PARSER_ERRORS, is_parsers_word
 from m3node.intake.series.seg_reference import LIVER_CODES
 from m3node.rejection import Reason
 
@@ -151,7 +151,9 @@ def read_frames(path: Path, volume: CTVolume, choose: Callable[[Dataset], dict[i
     uid = str(seg.get("SOPInstanceUID", ""))
     try:
         return _chosen_frames(seg, uid, path, volume, choose(seg))
-    except PARSER_ERRORS as error:
+    except (OSError, *PARSER_ERRORS) as error:
+        if isinstance(error, OSError) and not is_parsers_word(error):
+            raise
         # An attribute that is absent or not what it should be; the words of the error may quote it.
         raise InputRejected(Reason.UNREADABLE, f"SEG {uid}: its attributes cannot be read; send it again.") from error
 

@@ -63,6 +63,21 @@ def test_a_file_that_the_disk_refuses_for_a_moment_is_read_again(
 
 
 @DISK
+def test_a_damaged_file_that_the_disk_refused_at_first_keeps_nobody_waiting(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with monkeypatch.context() as broken:
+        _refuse(broken, error)
+        node.store(*node.series(1))
+    with monkeypatch.context() as broken:
+        _refuse(broken, InputRejected(Reason.UNREADABLE, "is damaged"))
+        node.wait(QUIET)
+        node.wait(QUIET + RETRY_SECONDS)
+    assert node.keeper.waiting == frozenset()
+    assert {rejection.reason for *_, rejection in node.recorded} == {Reason.UNREADABLE}
+
+
+@DISK
 def test_a_file_that_the_disk_refuses_for_long_is_left_for_the_next_start(
     node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

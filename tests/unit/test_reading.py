@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
@@ -275,3 +275,21 @@ def test_explicit_length_claims_beyond_the_file_are_refused_before_memory_is_tak
     # These words come before the value is read; the parser's own complaint would come after.
     with pytest.raises(InputRejected, match="announces 4294967280 bytes and 0 are there"):
         read_header(tmp_path / "claim.dcm", tmp_path)
+
+
+def test_a_sequence_of_something_else_than_items_is_the_files_fault_and_not_the_disks(
+    tmp_path: Path, one_file: Path
+) -> None:
+    """pydicom's word for it is OSError, after which the keeper would read the file again and again."""
+    value = b"\xfe\xff\0\xe0\xff\xff"
+    ds = pydicom.dcmread(one_file)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    ds.save_as(tmp_path / "odd.dcm")
+    content = (tmp_path / "odd.dcm").read_bytes()
+    pixels = content.index(b"\xe0\x7f\x10\0")
+    frames = b"\0\x52\x29\x92SQ\0\0" + len(value).to_bytes(4, "little") + value
+    (tmp_path / "odd.dcm").write_bytes(content[:pixels] + frames + content[pixels:])
+    with pytest.raises(InputRejected) as caught:
+        read_header(tmp_path / "odd.dcm", tmp_path)
+    assert caught.value.reason is Reason.UNREADABLE
+    assert not isinstance(caught.value.__cause__, OSError)

@@ -152,11 +152,11 @@ class Register:
             if isinstance(trouble, OSError):
                 self._put_off(series, path, trouble)
             elif isinstance(error, InputRejected):
-                self._refuse(series, Rejection(error.reason, error.message, relative))
+                self._refuse(series, path, Rejection(error.reason, error.message, relative))
             return
         except Exception as error:  # noqa: BLE001 - one file must not keep all series from being answered
             message = f"{relative} cannot be read ({describe(error)}); it is kept: please report this"
-            self._refuse(series, Rejection(Reason.UNREADABLE, message, relative))
+            self._refuse(series, path, Rejection(Reason.UNREADABLE, message, relative))
             return
         if content_of(header) in state.record.purged:
             path.unlink(missing_ok=True)
@@ -177,8 +177,9 @@ class Register:
         when = "at the next start" if unread[path] >= READ_TRIES else "soon"
         _log.error("%s cannot be read (%s); it is read again %s", self._relative(path), trouble.strerror, when)
 
-    def _refuse(self, series: str, rejection: Rejection) -> None:
+    def _refuse(self, series: str, path: Path, rejection: Rejection) -> None:
         self.note(series, refused_line(rejection.subject, rejection))
+        self._open[series].unread.pop(path, None)  # it has its answer, also where the disk had refused it before
         _log.warning("%s cannot be used: %s", rejection.subject, rejection.message)
 
     def _announce_seg(self, header: InstanceHeader, reference: SegReference) -> None:

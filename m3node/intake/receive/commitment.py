@@ -112,12 +112,12 @@ def parse_report(
         )
         transaction = str(dataset.get("TransactionUID", ""))
         committed = tuple(
-            Committed(str(item.get("ReferencedSOPClassUID", "")), str(item.ReferencedSOPInstanceUID))
+            Committed(_sop_class(item), str(item.ReferencedSOPInstanceUID))
             for item in _items(dataset, "ReferencedSOPSequence")
         )
         failed = tuple(
             NotCommitted(
-                str(item.get("ReferencedSOPClassUID", "")),
+                _sop_class(item),
                 str(item.ReferencedSOPInstanceUID),
                 int(item.get("FailureReason") or REASON_MISSING),
             )
@@ -131,10 +131,15 @@ def parse_report(
 
 
 def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
-    # Absent where it has no items; some peers send it empty.
+    # Absent where it has no items; some peers send it empty. What is no UID is nothing of ours, and may be a name.
     for item in dataset.get(keyword) or ():
-        if "ReferencedSOPInstanceUID" in item:
+        if is_uid(str(item.get("ReferencedSOPInstanceUID", ""))):
             yield item
+
+
+def _sop_class(item: Dataset) -> str:
+    value = str(item.get("ReferencedSOPClassUID", ""))
+    return value if is_uid(value) else ""
 
 
 def report_file(layout: DataLayout, transaction_uid: str) -> Path:

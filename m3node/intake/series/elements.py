@@ -89,7 +89,11 @@ def items(ds: Dataset, tag: int) -> Sequence[Dataset]:
     """Return a sequence's items; none when it is absent, empty or no sequence."""
     if tag not in ds:
         return ()
-    value: Any = ds[tag].value
+    try:
+        value: Any = ds[tag].value
+    except OSError as error:
+        # pydicom's word for items that are none; nothing is read from a disk here.
+        raise ValueError("a sequence holds something that is not an item") from error
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [item for item in value if isinstance(item, Dataset)]
     return ()

@@ -48,7 +48,13 @@ PARSER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises on bytes that are not what they claim to be."""
+"""What pydicom raises on bytes that are not what they claim to be, besides `is_parsers_word`."""
+
+
+def is_parsers_word(error: OSError) -> bool:
+    """Whether it is pydicom's, for a sequence that holds no items, and not the disk's: it has no number."""
+    return error.errno is None
+
 
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
@@ -145,13 +151,13 @@ def _readable(path: Path, name: str) -> Iterator[io.BufferedReader]:
             yield stream
     except InputRejected:
         raise
-    except OSError as error:
-        raise InputRejected(Reason.UNREADABLE, f"{name} cannot be read: {error.strerror}") from error
-    except PARSER_ERRORS as error:
+    except (OSError, *PARSER_ERRORS) as error:
+        if isinstance(error, OSError) and not is_parsers_word(error):
+            raise InputRejected(Reason.UNREADABLE, f"{name} cannot be read: {error.strerror}") from error
         # The parser's own words may hold a value of the patient's, so they are not repeated.
         raise InputRejected(
             Reason.UNREADABLE, f"{name} is damaged: its data elements cannot be parsed; send it again"
-        ) from error
+        ) from (None if isinstance(error, OSError) else error)  # an OSError as the cause would be the disk's
 
 
 def _open(
