@@ -193,7 +193,12 @@ def test_secrets_are_made_once_and_never_again(tmp_path: Path) -> None:
     assert made["web_password"] not in first.stdout
     certificate = x509.load_pem_x509_certificate(made["web.pem"].encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+    settings = load(DOCKER / "settings" / "m3node.toml")
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", *settings.web.names]
+    # Whoever has his browser trust it must not trust with it what its key signs for other names.
+    limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert limits.critical
+    assert not limits.value.ca
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "web.pem", folder / "web.key")
     subprocess.run([script], check=True, capture_output=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == made
