@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from m3node.cli.surprises_limits import find_limit_surprises
 from m3node.cli.surprises_tls import find_tls_surprises
+from m3node.cli.surprises_web import find_web_surprises
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination, Settings
 
@@ -49,6 +50,7 @@ def find_surprises(settings: Settings, config: Path | None = None) -> Iterator[s
         _secrets(settings, config),
         find_tls_surprises(settings),
         find_limit_surprises(settings),
+        find_web_surprises(settings),
         _method(settings),
     )
 
@@ -111,6 +113,9 @@ def _folders(settings: Settings) -> Iterator[str]:
     if settings.watch.folder is not None and settings.watch.out is not None:
         yield from _folder_problems("watch.folder", settings.watch.folder)
         yield from _folder_problems("watch.out", settings.watch.out)
+    for key, folder in (("log.folder", settings.log.folder), ("audit.folder", settings.audit.folder)):
+        if folder is not None:
+            yield from _folder_problems(key, folder)
 
 
 def _folder_problems(key: str, folder: Path) -> Iterator[str]:

@@ -83,6 +83,59 @@ def test_a_watched_folder_that_is_a_file_is_warned_of(working: Path, tmp_path: P
     assert "not a folder" in warning
 
 
+@pytest.mark.parametrize("key", ["log.folder", "audit.folder"])
+def test_a_folder_for_logs_or_the_trail_that_is_a_file_is_warned_of(working: Path, tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").write_text("")
+    (warning,) = find_surprises(load(working, {key: tmp_path / "file"}))
+    assert warning.startswith(f"{key} is ")
+    assert "not a folder" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"listener.port": 11180}, "web.port and listener.port are both 11180"),
+        ({"listener.port": 11180, "listener.host": "::"}, "web.port and listener.port are both 11180"),
+        ({"listener.port": 11180, "listener.host": "192.0.2.10"}, None),
+        ({"listener.port": 11180, "web.enabled": False}, None),
+        ({"web.port": 2762}, None),  # nobody listens there without a certificate
+        ({"web.port": 443}, "a port below 1024 needs a right"),
+        ({"web.port": 1024}, None),
+        ({"web.port": 0}, None),
+        ({"web.names": ["https://node.example"]}, "'https://node.example' of web.names"),
+        ({"web.names": ["node.example:11180"]}, "'node.example:11180' of web.names"),
+        ({"web.names": ["node.example", "192.0.2.10", "fd00::1"]}, None),
+    ],
+)
+def test_what_keeps_the_page_from_being_reached_is_warned_of(
+    working: Path, changes: dict[str, object], said: str | None
+) -> None:
+    warnings = list(find_surprises(load(working, changes)))
+    assert len(warnings) == (said is not None), warnings
+    assert (said or "") in "".join(warnings)
+
+
+def test_the_page_on_the_port_of_dicom_over_tls_is_warned_of(working: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    own = authority.issue("node")
+    tls = {"certificate_file": own.certificate, "key_file": own.key, "ca_file": authority.file, "port": 11180}
+    changes = {"listener.tls": tls, "listener.plain": False, "listener.port": 11180}
+    (warning,) = find_surprises(load(working, changes))
+    assert "web.port and listener.tls.port are both 11180" in warning
+
+
+@pytest.mark.parametrize("key", ["web.password_file", "web.token_file"])
+@pytest.mark.parametrize("content", ["", "\r\n"])
+def test_an_empty_secret_of_the_page_is_warned_of(working: Path, tmp_path: Path, key: str, content: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    secret.chmod(0o600)
+    (warning,) = find_surprises(load(working, {key: secret}))
+    assert warning == f"nobody is let in by {key}: {secret} is empty; write the secret into it"
+    secret.write_text("x\n")
+    assert list(find_surprises(load(working, {key: secret}))) == []
+
+
 def test_a_destination_that_is_the_node_itself_is_warned_of(working: Path) -> None:
     destination = {"name": "self", "ae_title": "M3NODE", "host": "127.0.0.1", "port": 11112}
     (warning,) = find_surprises(load(working, {"destinations": [destination]}))
