@@ -275,6 +275,20 @@ def test_dicom_in_the_clear_on_the_tls_port_is_refused_and_so_is_tls_on_the_plai
     assert dcmtk(node.port, shown=None)
 
 
+def test_an_association_that_is_aborted_ends_as_tls_wants_it(node: Node, authority: Authority, modality: Shown) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", node.tls_port), timeout=60) as peer,
+        caller(authority.file, modality).wrap_socket(
+            peer, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+        ) as over,
+    ):
+        over.sendall(bytes(10))
+        heard = b""
+        while more := over.recv(1000):  # raises where the connection breaks off without close_notify
+            heard += more
+    assert heard[:1] == b"\x07"  # A-ABORT
+
+
 def test_who_connects_to_the_tls_port_and_says_nothing_delays_nobody(node: Node, dcmtk: Dcmtk, modality: Shown) -> None:
     with ExitStack() as silent:
         peers = [

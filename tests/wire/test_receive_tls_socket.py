@@ -190,6 +190,25 @@ def test_a_peer_that_takes_nothing_is_left_when_its_time_is_over(context: ssl.SS
             tls.write(bytes(50_000_000), 0.05)
 
 
+def test_a_peer_that_takes_a_little_now_and_then_is_left_as_well(context: ssl.SSLContext) -> None:
+    with shaken(context) as (tls, peer, ours):
+        let_wait(ours, 0.3)
+        stop = threading.Event()
+
+        def sip() -> None:
+            while not stop.wait(0.02):
+                peer.recv(4000)
+
+        sipping = threading.Thread(target=sip)
+        sipping.start()
+        try:
+            with pytest.raises(TimeoutError):
+                tls.write(bytes(50_000_000), 0.3)
+        finally:
+            stop.set()
+            sipping.join()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("politely", [True, False])
 def test_the_peers_end_is_an_end(context: ssl.SSLContext, version: ssl.TLSVersion, politely: bool) -> None:

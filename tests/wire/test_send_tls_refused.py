@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from delivering import QUICK, go, left, queue_one
 from tls_peers import (
     Listening,
@@ -108,6 +111,27 @@ def test_a_peer_of_another_name_gets_nothing(layout: DataLayout, world: World) -
     with listening(hears(speaking(world.pacs))) as peer:
         assert why(layout, peer, tls_name="pacs.example.org", **world.trust) == (
             "the name in its certificate is not pacs.example.org, but 127.0.0.1, localhost"
+        )
+
+
+def test_a_name_in_a_certificate_gives_a_terminal_no_orders(layout: DataLayout, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pacs")])
+    now = datetime.now(UTC)
+    names = [x509.DNSName("pacs\x1b[2J\n"), *(x509.DNSName(f"{n}.example") for n in range(5))]
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    shown = Shown(tmp_path / "own.pem", tmp_path / "own.key", b"")
+    shown.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    shown.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    with listening(hears(speaking(shown))) as peer:
+        assert why(layout, peer, ca_file=shown.certificate) == (
+            "the name in its certificate is not 127.0.0.1, but pacs?[2J?, 0.example, 1.example, …"
         )
 
 
