@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import stat
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+from committing import report, reporter
+from committing import send as send_report
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, SegmentationStorage
+from receiving import associated, named, raw_store, tiny
 
+import audited
+from certified import Authority, Shown
 from fake_pacs import FakePacs, fake_pacs
 from m3node.evaluation.ct_writer import seeded_uid
+from m3node.faults import VARIABLE
 from made_series import bare_series, phantom_series
-from served import serving
-
-NAME, IDENTIFIER, BIRTH = "ZZTOPSECRET^NAME", "ZZID4711", "19610203"
-SECRETS = (b"ZZTOPSEC", b"ZZID4711", b"19610203", b"1961-02-03")
-PATIENT = {"PatientName": NAME, "PatientID": IDENTIFIER, "PatientBirthDate": BIRTH}
+from ports import free_port
+from quick_series import quick_environment, quick_series, series_uid
+from seeded_patient import IDENTIFIER, KANJI, LATIN, NAME, PATIENT, nested, spilled
+from served import ServedNode
 
 SETTINGS = """
 [listener]
 receivers = 1
-callers = [{{ae_title = "PACS"}}]
+callers = [{{ae_title = "PACS"}}, {{ae_title = "TESTER"}}]
+[listener.tls]
+port = {tls_port}
+certificate_file = "{shown.certificate}"
+key_file = "{shown.key}"
+client_certificates = "none"
 [completeness]
 quiet_seconds = 1
 [selection]
 rules = [{{action = "refuse", description = "^Research"}}]
 [watch]
-folder = "{folder}"
-out = "{out}"
+folder = "{root}/in"
+out = "{root}/out"
 settle_seconds = 0.5
 [log]
 level = "DEBUG"
+format = "json"
+folder = "{root}/logs"
+[web]
+port = {web_port}
 [delivery]
 retry_first_seconds = 0.2
 response_seconds = 5
@@ -47,6 +65,29 @@ name = "archive"
 ae_title = "PACS"
 host = "127.0.0.1"
 port = {port}
+[[destinations]]
+name = "cheat"
+ae_title = "CHEAT"
+host = "127.0.0.1"
+port = 9
+commitment = true
+[[routing]]
+destinations = ["archive"]
+"""
+
+TELLS = "M3NODE_TEST_TELLS"
+"""Variable of the detector ``telling``."""
+
+QUICK = """
+[listener]
+receivers = 1
+callers = [{ae_title = "PACS"}]
+[completeness]
+quiet_seconds = 1
+[detector]
+name = "telling"
+[log]
+level = "DEBUG"
 """
 
 
@@ -73,9 +114,10 @@ def no_seg(number: int, ds: Dataset) -> None:
 
 def sent_series(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Series by what becomes of them."""
-    bare = partial(bare_series, **PATIENT)
+    patient = {**PATIENT, **nested()}
+    bare = partial(bare_series, **patient)
     series = {
-        "lesions": phantom_series(folder / "lesions", 1, **PATIENT),
+        "lesions": phantom_series(folder / "lesions", 1, **patient),
         "no liver": bare(folder / "no liver", "no liver"),
         "too few": bare(folder / "too few", "too few", slices=3),
         "mixed": bare(folder / "mixed", "mixed"),
@@ -85,6 +127,13 @@ def sent_series(folder: Path) -> dict[str, tuple[Path, ...]]:
         "no seg": bare(folder / "no seg", "no seg", slices=1),
         "private": bare(folder / "private", "private", ImageComments=NAME, StationName=IDENTIFIER),
     }
+    for what, character_set, name in (
+        ("latin", "ISO_IR 100", LATIN),
+        ("unicode", "ISO_IR 192", f"{LATIN}={KANJI}"),
+        ("kanji", ["", "ISO 2022 IR 87"], f"YAMADA={KANJI}"),
+    ):
+        odd = {**patient, "SpecificCharacterSet": character_set, "PatientName": name}
+        series[what] = bare_series(folder / what, what, **odd)
     each(series["mixed"], another_patient)
     each(series["broken"], not_jpeg)
     each(series["no seg"], no_seg)
@@ -119,22 +168,22 @@ def archive() -> Iterator[FakePacs]:
         yield pacs
 
 
-def allowed(path: Path) -> tuple[bytes, ...]:
-    """The audit trail has the patient ID, as the standard wants it, and nothing else of the patient."""
-    return (IDENTIFIER.encode(),) if path.parent.name == "audit" else ()
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    return Authority(tmp_path_factory.mktemp("authority")).issue("node")
 
 
-def spilled(*folders: Path) -> list[str]:
-    """Every file beside DICOM objects and pictures, and every name, that holds something of the patient."""
-    found = []
-    for folder in folders:
-        for path in folder.rglob("*"):
-            if any(secret in os.fsencode(path.relative_to(folder)) for secret in SECRETS):
-                found.append(f"name {path}")
-            if path.is_file() and path.suffix not in (".dcm", ".zip", ".png"):
-                content, fine = path.read_bytes(), allowed(path)
-                found += [f"{secret!r} in {path}" for secret in SECRETS if secret in content and secret not in fine]
-    return found
+@contextmanager
+def running(root: Path, toml: str, **environment: object) -> Iterator[ServedNode]:
+    """A node whose temporary files are looked through as well, and which stops in order."""
+    (root / "tmp").mkdir(parents=True)
+    node = ServedNode(root, toml, {**quick_environment(**environment), "TMPDIR": str(root / "tmp")})
+    try:
+        node.start()
+        yield node
+        assert node.stop() == 0, node.log[-3000:]
+    finally:
+        node.clean_up()
 
 
 def m3node(*arguments: str) -> bytes:
@@ -143,13 +192,59 @@ def m3node(*arguments: str) -> bytes:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False).stdout
 
 
-def test_nothing_of_a_patient_is_written_beside_the_objects(tmp_path: Path, archive: FakePacs) -> None:
+def fetched(port: int, address: str) -> bytes:
+    """What the page answers, whatever its status."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{address}", timeout=60) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        return bytes(error.read())
+
+
+def misbehave(port: int) -> None:
+    """Say a patient's name wherever a peer may say something else."""
+    uid = "2.25.3.1"
+    with associated(port) as association:
+        raw_store(association, tiny(named(1)), sop_instance=NAME)
+        raw_store(association, tiny(named(1)), sop_instance=uid, sop_class=IDENTIFIER)
+        raw_store(association, tiny(named(1)).replace(b"2.25.1\0\0", NAME.encode()[:8]), sop_instance=uid)
+        raw_store(association, NAME.encode() * 5, sop_instance=uid)
+        raw_store(association, tiny(named(1))[:-20] + NAME.encode(), sop_instance=uid)
+    for calling, called in (("TESTER", "ELSEWHERE"), ("CHEAT", "M3NODE")):
+        with associated(port, calling=calling, called=called):
+            pass
+    with reporter(port, calling="CHEAT") as association:
+        assert send_report(association, report("2.25.99", [NAME], [IDENTIFIER]), 2) == 0x0000
+        send_report(association, report(NAME, ["2.25.1"]))
+
+
+def look_everywhere(node: ServedNode, port: int, said: Path) -> None:
+    """Ask the page and the commands for all that they have, and keep what programs read of it."""
+    for address in ("/livez", "/readyz", "/metrics", f"/studies/{IDENTIFIER}", f"/runs/{IDENTIFIER}/overlay.png"):
+        (said / f"{address.split('/')[1]}.{len(list(said.iterdir()))}").write_bytes(fetched(port, address))
+    # Pages name the patient to whoever may see them; what they leave in the log is looked at.
+    study = seeded_uid(1, "study")
+    for address in ("/", "/studies", f"/studies/{study}", "/jobs", "/dead", "/destinations", "/studies?q=ZZTOPSECRET"):
+        assert fetched(port, address), address
+    for words in (("status", "--json"), ("status", "--study", study), ("jobs", "--json")):
+        done = node.says(*words)
+        (said / f"{len(list(said.iterdir()))}.txt").write_text(done.stdout + done.stderr)
+
+
+def test_nothing_of_a_patient_is_written_beside_the_objects(tmp_path: Path, archive: FakePacs, shown: Shown) -> None:
     root = tmp_path / "node"
+    said = root / "said"
+    said.mkdir(parents=True)
     series = sent_series(tmp_path / "sent")
     odd = odd_files(tmp_path / "sent" / "odd values")
-    with serving(root, SETTINGS.format(folder=root / "in", out=root / "out", port=archive.port)) as node:
-        peer = f"M3NODE@127.0.0.1:{node.port}"
-        (root / "send.log").write_bytes(m3node("send", str(tmp_path / "sent"), peer, "--calling", "PACS"))
+    web, tls = free_port(), free_port()
+    toml = SETTINGS.format(root=root, port=archive.port, shown=shown, web_port=web, tls_port=tls)
+    with running(root, toml) as node:
+        for number, port in enumerate((node.port, tls)):
+            peer = ("send", str(tmp_path / "sent"), f"M3NODE@127.0.0.1:{port}", "--calling", "PACS")
+            over = () if port == node.port else ("--tls", "--ca-file", str(shown.certificate.parent / "ca.pem"))
+            (said / f"send.{number}").write_bytes(m3node(*peer, *over))
+        misbehave(node.port)
         drop = root / "in"
         for name, files in series.items():
             shutil.copytree(files[0].parent, drop / f"{NAME}-{name}")
@@ -159,17 +254,61 @@ def test_nothing_of_a_patient_is_written_beside_the_objects(tmp_path: Path, arch
         box = node.layout.outbox / "archive"
         node.until(lambda: node.answered(f"{seeded_uid(1, 'series')}.g1"))
         node.until(lambda: not list(box.glob("*.json")) and list((box / "sent").iterdir()))
-        node.until(lambda: node.settled(seeded_uid("private", "series"), 12))
+        for what in ("private", "latin", "unicode", "kanji"):
+            node.until(partial(node.settled, seeded_uid(what, "series"), 12))
         node.until(lambda: len([*drop.glob("done/*"), *drop.glob("rejected/*")]) == len(series) + 2)
+        look_everywhere(node, web, said)
     (root / "run").mkdir()
     (root / "run.log").write_bytes(m3node("run", str(tmp_path / "sent"), "--out", str(root / "run")))
     # The test looks where it means to: the objects do name the patient, and each kind of record is there.
     for folder in (node.layout.results, root / "out", root / "run"):
         objects = list(folder.rglob("*.dcm"))
         assert objects, folder
-        assert all(NAME.encode() in path.read_bytes() for path in objects)
-    kinds = ("index/*.jsonl", "manifests/*.json", "results/*/findings.json", "results/*/run.json", "outbox/*/*/*.json")
+        assert any(NAME.encode() in path.read_bytes() for path in objects)
+    kinds = (
+        "index/*.jsonl",
+        "manifests/*.json",
+        "results/*/findings.json",
+        "results/*/run.json",
+        "outbox/*/*/*.json",
+        "commitments/**/*.json",
+        "metrics/*.json",
+        "audit/*.xml",
+        "database/*.sqlite",
+    )
     assert all(list(node.layout.root.glob(kind)) for kind in kinds)
+    assert {"acceptor.log", "keeper.log", "web.log"} <= {path.name for path in (root / "logs").iterdir()}
+    assert b"m3node_" in b"".join(path.read_bytes() for path in said.glob("metrics.*"))
     for reason in ("mixed-patients", "not-selected", "localizer", "too-few-slices", "undecodable"):
-        assert f"[{reason}]" in node.log or reason in (root / "run/findings.json").read_text(), reason
-    assert spilled(root) == []
+        assert reason in node.log or reason in (root / "run/findings.json").read_text(), reason
+    assert spilled(root, identified=[node.layout.audit], inputs=[drop]) == []
+    # The trail has the patient ID, as the standard asks, and its owner alone may read it.
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in node.layout.audit.iterdir())
+    assert any(IDENTIFIER.encode() in line for line in audited.lines(node.layout.audit))
+    assert all(json.loads(line) for line in (root / "logs/keeper.log").read_text().splitlines())
+
+
+def answered(root: Path, how: str, words: str, **environment: object) -> ServedNode:
+    """A node that has answered a series, or failed to, with a detector that tells something."""
+    with running(root, QUICK, **{TELLS: f"{how}:{words}"}, **environment) as node:
+        files = quick_series(root / "sent", "told", **PATIENT)
+        node.send(*files)
+        node.until(lambda: node.answered(f"{series_uid('told')}.g1"))
+    return node
+
+
+def test_what_an_error_says_and_a_killed_worker_leaves_tell_nothing_of_a_patient(tmp_path: Path) -> None:
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    (faults / "assemble.inside").touch()
+    node = answered(tmp_path / "node", "raises", NAME, **{VARIABLE: faults})
+    assert not list(faults.iterdir())
+    assert "ValueError" in node.log
+    assert spilled(node.root, identified=[node.layout.audit]) == []
+
+
+def test_a_planted_line_of_the_log_is_found(tmp_path: Path) -> None:
+    node = answered(tmp_path / "node", "logs", NAME)
+    assert {line.partition(" in ")[2] for line in spilled(node.root, identified=[node.layout.audit])} == {
+        str(node.log_file)
+    }
