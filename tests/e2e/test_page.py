@@ -210,6 +210,24 @@ def test_what_is_open_and_what_has_the_focus_stays_while_the_page_changes(browse
         expect(button).to_be_visible()
 
 
+def test_updates_can_be_paused(browser: Browser, seen: Seen) -> None:
+    with tab(browser, seen.origin) as opened:
+        opened.page.clock.install()
+        opened.open("/")
+        button = opened.page.get_by_role("button", name="Pause updates")
+        with opened.page.expect_response(f"{seen.origin}/"):
+            opened.page.clock.run_for(10_000)
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        asked: list[str] = []
+        opened.page.on("request", lambda request: asked.append(request.url))
+        opened.page.clock.run_for(600_000)
+        assert asked == []
+        with opened.page.expect_response(f"{seen.origin}/"):
+            button.click()
+            opened.page.clock.run_for(10_000)
+
+
 def test_the_page_says_so_when_the_node_does_not_answer(browser: Browser, seen: Seen) -> None:
     with tab(browser, seen.origin, tidy=False) as opened:
         opened.open("/")
@@ -258,6 +276,7 @@ def test_who_has_the_password_signs_in_by_the_keyboard(browser: Browser, tmp_pat
     try:
         process = node.begin("web", "--ready-file", str(ready))
         wait_for(lambda: ready.exists() or process.poll() is not None)
+        assert process.poll() is None, node.log
         with tab(browser, f"http://127.0.0.1:{port}", tidy=False, **WAYS["phone, dark"]) as opened:
             page = opened.page
             page.goto(f"http://127.0.0.1:{port}/")  # 401, and the form in its place
@@ -272,6 +291,9 @@ def test_who_has_the_password_signs_in_by_the_keyboard(browser: Browser, tmp_pat
                 if password == "wrong":
                     expect(page.get_by_role("alert")).to_be_visible()
             expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+            # When the sign-in ends, an open page does not stay as it was.
+            page.context.clear_cookies()
+            expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
             assert opened.elsewhere == []
         assert "correct horse" not in node.log
     finally:
