@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -31,6 +32,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Between two tries for a port that another program has."""
 REQUEST_SECONDS = 15.0
 """How long a request may take to come, and a handshake; a browser takes milliseconds."""
+_PORT_ADVICE = {
+    errno.EADDRINUSE: "set web.port, or end what has it, as another node on this machine",
+    errno.EACCES: "set web.port to one from 1024 on: those below need a right that the node does not have",
+    errno.EADDRNOTAVAIL: "set web.host to an address of this machine, or bring up the network",
+}
 CONNECTIONS = 500
 """At once; more are told to come later."""
 ANSWER_SECONDS = 5
@@ -82,11 +88,12 @@ def _listen(web: WebSettings, stop: threading.Event) -> socket.socket | None:
                 raise ConfigError(f"web.host {web.host} is no address of this machine: {error.strerror}") from error
             if not said:
                 _log.error(
-                    "the status page cannot have port %d of %s: %s; set web.port, or end what has it. The node does "
-                    "its work without; it is tried again",
+                    "the status page cannot have port %d of %s: %s; %s. The node does its work without; it is tried "
+                    "again",
                     web.port,
                     web.host,
                     error.strerror,
+                    _PORT_ADVICE.get(error.errno or 0, "set web.host and web.port"),
                 )
             said = True
         if stop.wait(pause):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -179,6 +180,30 @@ def test_a_port_that_is_taken_is_told_once_and_waited_for(
     (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert f"port {port}" in told
     assert "set web.port" in told
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.EADDRINUSE, "set web.port, or end what has it"),
+        (errno.EACCES, "set web.port to one from 1024 on"),
+        (errno.EADDRNOTAVAIL, "set web.host to an address of this machine"),
+        (errno.ENOBUFS, "set web.host and web.port"),
+    ],
+)
+def test_who_cannot_have_its_port_is_told_what_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, code: int, advice: str
+) -> None:
+    stop = threading.Event()
+
+    def refused(*_: object) -> socket.socket:
+        stop.set()
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(server, "_bound", refused)
+    serve_page(Settings(data_dir=tmp_path), stop, lambda port: pytest.fail("it cannot have it"))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert f"{os.strerror(code)}; {advice}" in told
 
 
 def test_it_ends_while_it_waits_for_a_port(tmp_path: Path) -> None:
