@@ -10,8 +10,9 @@ from m3node.delivery.attempt import attempt
 from m3node.delivery.back_off import due, gives_up, waits_for_its_turn
 from m3node.delivery.courier import Courier
 from m3node.delivery.entry import Entry
-from m3node.delivery.outbox import Box, box_of, put_off, set_aside, waiting
+from m3node.delivery.outbox import box_of, put_off, set_aside, waiting
 from m3node.delivery.state import DeliveryState
+from m3node.delivery.transfers import transferred
 from m3node.layout import DataLayout
 from m3node.logs import correlated
 from m3node.settings import DeliverySettings, Destination, Settings
@@ -105,7 +106,7 @@ def deliver_due(
         note(after)
         if why := reach.why(destination.name):
             if after.state is DeliveryState.DEAD:
-                ended += _give_up_as_well(after, box, settings.delivery, courier, note)
+                ended += _give_up_as_well(after, layout, destination, settings.delivery, courier=courier, note=note)
             return _round(ended, unreachable=why)
     return _round(ended, unreachable=reach.why(destination.name), more=left > 0)
 
@@ -125,17 +126,27 @@ def _round(entries: list[Entry], *, unreachable: str, more: bool = False) -> Rou
     )
 
 
-def _give_up_as_well(probe: Entry, box: Box, delivery: DeliverySettings, courier: Courier, note: Note) -> list[Entry]:
+def _give_up_as_well(
+    probe: Entry,
+    layout: DataLayout,
+    destination: Destination,
+    delivery: DeliverySettings,
+    *,
+    courier: Courier,
+    note: Note,
+) -> list[Entry]:
     """Set aside what has waited as long as a probe that was given up; the oldest of the others probes from now on."""
     changed: list[Entry] = []
     now = time.time()
-    why = courier.reach.why(probe.destination)
+    box, why = box_of(layout, destination.name), courier.reach.why(destination.name)
     for entry in waiting(box):
         if not waits_for_its_turn(entry):
             continue
         since = entry.failing_since or max(entry.queued_at, probe.failing_since)
         # One that was given up for a reason of its own says nothing of the others.
         if probe.failing_since and gives_up(since, now, delivery):
+            # Before the outbox says so, as for the probe itself.
+            courier.trail.record(transferred(layout, destination, entry, failed=probe.last_error))
             changed.append(set_aside(box, entry, probe.last_error))
             note(changed[-1])
             continue

@@ -110,6 +110,21 @@ def test_what_was_not_stored_for_too_long_is_a_transfer_that_failed(layout: Data
     assert audited.words(failed).startswith("not stored for" if reached else "not reached for")
 
 
+def test_what_is_given_up_along_with_it_is_one_as_well_each_object(layout: DataLayout) -> None:
+    with fake_pacs() as pacs:
+        nobody = pacs.destination()
+    queue(layout, nobody)
+    for entry in left(layout).values():
+        rewrite(box_of(layout, "pacs"), entry, replace(entry, failing_since=1000.0, attempts=9))
+    go(layout, nobody)
+    assert left(layout) == {}
+    assert sorted(next(iter(audited.sop_classes(message))) for message in transfers(layout)) == sorted(
+        CLASS_OF[made.kind] for made in make_run(layout, RUN)
+    )
+    assert {audited.outcome(message) for message in transfers(layout)} == {"8"}
+    assert all(audited.words(message).startswith("not reached for") for message in transfers(layout))
+
+
 def _tried_long_ago(layout: DataLayout) -> None:
     entry = left(layout)[SEG]
     hours = QUICK.give_up_hours + 1
