@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 SCHEMA = "m3node.audit.forwarded/1"
 FILE = "forwarded.json"
 BATCH_BYTES = 256 * 1024
+MOST_COUNTED = 10_000
+"""So many messages that wait are counted: a repository may be away for months, and health asks each second."""
 
 _TIME = re.compile(rb' EventDateTime="([^"]+)"')
 _WHOLE = re.compile(rb"<AuditMessage[ >].*</AuditMessage>")
@@ -35,7 +37,7 @@ class Standing:
     Attributes
     ----------
     behind : int
-        Messages that the repository does not have for certain.
+        Messages that the repository does not have for certain; `MOST_COUNTED` for so many or more.
     since : float or None
         When the oldest of them was, in seconds since the epoch; None without one.
     error : str
@@ -67,6 +69,8 @@ def standing(settings: Settings) -> Standing | None:
             if since is None and batch.lines:
                 since = _instant(batch.lines[0])
             place = batch.end
+            if behind >= MOST_COUNTED:
+                return Standing(MOST_COUNTED, since, memory.error)
     return Standing(behind, since, memory.error)
 
 

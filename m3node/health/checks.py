@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from m3node.audit import files as trail
-from m3node.audit.forwarded import standing
+from m3node.audit.forwarded import MOST_COUNTED, standing
 from m3node.errors import ConfigError
 from m3node.health import roles
 from m3node.health.state import Check, State, listed
@@ -150,6 +150,6 @@ def _audit(settings: Settings, now: float) -> Check:
     if forwarded.behind and (late or forwarded.error):
         why = f": {forwarded.error}" if forwarded.error else ""
         action = "mend the way to the repository (audit.syslog); they are in the trail, and go when it can be reached"
-        left = count_of(forwarded.behind, "message")
+        left = count_of(forwarded.behind, "message") + (" or more" if forwarded.behind >= MOST_COUNTED else "")
         return Check("audit", "warning", f"{left} not at the audit repository{why}", action)
     return Check("audit", "ok", "the audit trail can be written, and is forwarded")

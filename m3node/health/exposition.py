@@ -119,7 +119,8 @@ class _Everything(Collector):
 
 
 def _of_node(settings: Settings, now: float) -> dict[str, Samples]:
-    behind: dict[tuple[str, ...], float] = {}
+    behind: Samples = {}
+    oldest: Samples = {}
     certificates: dict[tuple[str, ...], float] = {
         (item.setting,): item.not_after - now
         for item in certificates_in_use(settings, now)
@@ -127,7 +128,8 @@ def _of_node(settings: Settings, now: float) -> dict[str, Samples]:
     }
     with suppress(OSError):  # the check says so
         forwarded = standing(settings)
-        behind = {} if forwarded is None else {(): float(forwarded.behind)}
+        if forwarded is not None:
+            behind, oldest = {(): float(forwarded.behind)}, {(): _since(forwarded.since, now)}
     leases = LeaseReader(DataLayout(settings.data_dir).associations)
     leases.poll()
     return {
@@ -135,6 +137,7 @@ def _of_node(settings: Settings, now: float) -> dict[str, Samples]:
         "associations_open": {(): len(leases.live(now))},
         "certificate_expiry_seconds": certificates,
         "audit_syslog_behind": behind,
+        "audit_syslog_oldest_seconds": oldest,
     }
 
 

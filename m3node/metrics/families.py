@@ -106,7 +106,8 @@ SEEN = (
     Family("data_free_bytes", "gauge", "Room on the data folder's disk"),
     Family("data_total_bytes", "gauge", "Size of the data folder's disk"),
     Family("certificate_expiry_seconds", "gauge", "Until a certificate expires; negative when it has", ("setting",)),
-    Family("audit_syslog_behind", "gauge", "Audit messages that the repository does not have yet"),
+    Family("audit_syslog_behind", "gauge", "Audit messages that the repository does not have yet, counted to 10,000"),
+    Family("audit_syslog_oldest_seconds", "gauge", "For how long the oldest of them waits; 0 when none does"),
 )
 """What is looked at when somebody asks."""
 

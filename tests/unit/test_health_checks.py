@@ -17,10 +17,14 @@ import pytest
 
 from certified import Authority
 from ledgers import opened_ledger
+from m3node.audit import forwarded
 from m3node.audit.events import AuditLogUsed
+from m3node.audit.files import append
 from m3node.audit.forwarded import Memory, write_memory
+from m3node.audit.messages import Reporter, encoded
 from m3node.audit.trail import AuditTrail
 from m3node.delivery.state import DeliveryState
+from m3node.health import checks as checks_module
 from m3node.health.checks import BEHIND_SECONDS, Check, check, checks_of, ready
 from m3node.health.roles import SILENT_SECONDS
 from m3node.jobs.ledger.notes import Ledger
@@ -260,6 +264,27 @@ def test_messages_that_wait_for_the_audit_repository_are_told_of_when_they_are_l
     assert late.message == "3 messages not at the audit repository"
     assert known.message == "3 messages not at the audit repository: connection refused"
     assert ready((late, known))
+
+
+def test_of_what_a_repository_has_missed_for_months_no_more_is_read_than_has_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path, audit=AuditSettings(syslog=SyslogSettings(host="127.0.0.1")))
+    folder = DataLayout(tmp_path).audit
+    for month in (1, 2):
+        for number in range(3):
+            moment = 86_400.0 * (31 * month + number)
+            append(folder, encoded(AuditLogUsed("somebody"), Reporter("M3NODE", "host", "", "test", 1), moment), moment)
+    write_memory(folder, Memory(error="connection refused"))
+    for module in (forwarded, checks_module):
+        monkeypatch.setattr(module, "MOST_COUNTED", 2)
+    opened: list[str] = []
+    read = forwarded.read_batch
+    monkeypatch.setattr(forwarded, "read_batch", lambda path, place: opened.append(path.name) or read(path, place))
+    with node(settings):
+        shown = found(settings)["audit"]
+    assert shown.message == "2 messages or more not at the audit repository: connection refused"
+    assert set(opened) == {"1970-02.xml"}
 
 
 def test_where_no_node_has_run_that_is_what_is_said(tmp_path: Path) -> None:

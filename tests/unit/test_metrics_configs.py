@@ -89,6 +89,26 @@ def test_the_dashboard_can_be_imported_into_any_grafana() -> None:
     assert {panel["type"] for panel in panels} <= {item["id"] for item in DASHBOARD["__requires"]}
 
 
+UNITS = {"none", "short", "s", "ops", "Bps", "decbytes", "percentunit"}
+"""Of Grafana's, those that fit what we count: bytes by thousands, as the rest of the node says them."""
+
+
+def test_a_panel_has_what_grafana_wants_of_it() -> None:
+    for panel in DASHBOARD["panels"]:
+        if panel["type"] == "row":
+            assert (panel["collapsed"], panel["panels"]) == (False, [])
+            continue
+        shown = panel["fieldConfig"]["defaults"]
+        assert shown["unit"] in UNITS
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references)
+        assert all(target["datasource"] == panel["datasource"] for target in panel["targets"])
+        if panel["type"] == "stat":
+            steps = [step["value"] for step in shown["thresholds"]["steps"]]
+            assert steps[0] is None
+            assert steps[1:] == sorted(steps[1:])
+
+
 def test_no_panel_lies_on_another() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in DASHBOARD["panels"]:

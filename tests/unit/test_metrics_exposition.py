@@ -62,7 +62,11 @@ def families_of(settings: Settings) -> dict[str, str]:
 
 def test_every_metric_is_there_before_anything_has_happened(settings: Settings, ledger: Ledger) -> None:
     # Of certificates, and of a repository of audit messages, a node has to have some.
-    missing = {"m3node_certificate_expiry_seconds", "m3node_audit_syslog_behind"}
+    missing = {
+        "m3node_certificate_expiry_seconds",
+        "m3node_audit_syslog_behind",
+        "m3node_audit_syslog_oldest_seconds",
+    }
     wanted = {f"{families.PREFIX}{family.name}": family.kind for family in families.FAMILIES}
     assert families_of(settings) == {name: kind for name, kind in wanted.items() if name not in missing}
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
@@ -157,11 +161,12 @@ def test_certificates_and_messages_for_the_audit_repository_are_told_of_where_th
     trail = AuditTrail(settings, process="test")
     trail.record(AuditLogUsed("somebody"))
     trail.close()
-    found = shown(settings)
+    found = shown(settings, time.time() + 100)
     expiry = found["m3node_certificate_expiry_seconds"]
     assert set(expiry) == {("listener.tls.certificate_file",), ("audit.syslog.ca_file",)}
     assert 18 * 86_400 < expiry[("listener.tls.certificate_file",)] < 21 * 86_400
     assert found["m3node_audit_syslog_behind"] == {(): 1}
+    assert 100 <= found["m3node_audit_syslog_oldest_seconds"][()] < 600
 
 
 def test_labels_are_words_of_ours_whatever_a_file_says(settings: Settings, ledger: Ledger) -> None:
