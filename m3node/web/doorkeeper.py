@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +21,7 @@ from m3node.audit.events import Node, SecurityAlert
 from m3node.errors import ConfigError
 from m3node.web.front import ALWAYS_ANSWERED
 from m3node.web.sessions import Session
+from m3node.web.signing_in import neighbourhood
 from m3node.web.site import Site, Visit
 
 _log = logging.getLogger(__name__)
@@ -65,13 +67,14 @@ class Doorkeeper:
 
     async def _let_in(self, request: Request) -> tuple[Response | None, Session | None]:
         """Return how to answer who may not come in, and a session that begins."""
-        site, scope, path = self._site, request.scope, request.url.path
+        # The path that leads to a page, not the one of an address put together with the Host header.
+        site, scope, path = self._site, request.scope, str(request.scope["path"])
         address = request.client.host if request.client is not None else ""
         session = site.sessions.read(request.cookies.get(cookie_name(scope), ""))
         user = session.user if session is not None else ""
         if not site.secrets.asked_for:
             user = FOR_ANYBODY
-        elif not user and path != ALWAYS_ANSWERED and (token := _shown_token(request)):
+        elif not user and path != ALWAYS_ANSWERED and request.method != "POST" and (token := _shown_token(request)):
             refusal = await self._look_at_token(request, token, address)
             if refusal is not None:
                 return refusal, None
@@ -105,18 +108,16 @@ class Doorkeeper:
         return self._site.sessions.is_form_token(session, form.get("token", ""))
 
     async def _look_at_token(self, request: Request, token: str, address: str) -> Response | None:
-        site, key = self._site, f"token {address}"
-        if wait := site.lock_out.seconds(key):
-            return site.answer(request, 429, "Too many wrong tokens.", {"Retry-After": str(int(wait) + 1)})
+        site, key = self._site, f"token {neighbourhood(address)}"
         try:
-            right = await run_in_threadpool(site.secrets.is_token, token)
+            tried = await run_in_threadpool(site.lock_out.attempt, key, partial(site.secrets.is_token, token))
         except ConfigError as error:
             _log.error("%s", error)
             return site.answer(request, 503, "The token cannot be checked. The node's log says why.")
-        if right:
-            site.lock_out.forget(key)
+        if tried.wait:
+            return site.answer(request, 429, "Too many wrong tokens.", {"Retry-After": str(int(tried.wait) + 1)})
+        if tried.right:
             return None
-        site.lock_out.failed(key)
         _log.warning("a wrong token was shown by %s", address)
         await run_in_threadpool(
             site.audit, SecurityAlert("user authentication", Node("", address), "a wrong token was shown to the page")
@@ -127,8 +128,9 @@ class Doorkeeper:
         for_people = self._site.secrets.for_people
         wants_page = "text/html" in request.headers.get("accept", "") and "x-live" not in request.headers
         if for_people and wants_page and request.method == "GET":
-            query = f"?{request.url.query}" if request.url.query else ""
-            return RedirectResponse(f"/sign-in?next={quote(request.url.path + query)}", 303)
+            query = request.scope["query_string"].decode("latin-1")
+            asked = request.scope["path"] + (f"?{query}" if query else "")
+            return RedirectResponse(f"/sign-in?next={quote(asked)}", 303)
         how = "Sign in" if for_people else "Programs show web.token_file's token; for people, set web.password_file"
         return self._site.answer(request, 401, f"{how}.", {"WWW-Authenticate": "Bearer"})
 
@@ -182,7 +184,7 @@ async def _form(request: Request) -> dict[str, str]:
     """
     if request.headers.get("content-type", "").partition(";")[0] != "application/x-www-form-urlencoded":
         raise ValueError("it is of another type")
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(FORM_SECONDS):
             async for part in request.stream():

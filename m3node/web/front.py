@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -37,6 +38,8 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 """Of every answer, errors among them."""
+
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]/?#@:\s]+))(?::[0-9]{1,5})?")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 UNEXPECTED = "The node goes on; its log says what it was."
@@ -100,14 +103,13 @@ class Front:
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, without its port.
+    """Return the name in a Host header, without its port; nothing where it is not of name and port alone.
 
-    >>> host_name("Localhost:80"), host_name("[::1]:80"), host_name("[::1]"), host_name("a.b.")
-    ('localhost', '::1', '::1', 'a.b')
+    >>> host_name("Localhost:80"), host_name("[::1]:80"), host_name("[::1]"), host_name("a.b."), host_name("a:80/b?")
+    ('localhost', '::1', '::1', 'a.b', '')
     """
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().removesuffix(".")
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower().removesuffix(".") if found else ""
 
 
 def _is_address(text: str) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Sessions:
         self._seconds = seconds
         self._clock = clock
         self._key = secrets.token_bytes(32)
+        self._lock = threading.Lock()
         self._ended: dict[str, float] = {}
 
     def begin(self, user: str = "") -> Session:
@@ -58,10 +60,16 @@ class Sessions:
         return Session(secrets.token_urlsafe(16), user, self._clock())
 
     def end(self, session: Session) -> None:
-        """Let a session be worth nothing from now on, although its cookie may be shown again."""
-        self._ended = {id_: began for id_, began in self._ended.items() if self._lasts(began)} | {
-            session.id: session.began
-        }
+        """Let a session be worth nothing from now on, although its cookie may be shown again.
+
+        One that nobody has signed in to is not remembered: it opens nothing, and strangers may have any number.
+        """
+        if not session.user:
+            return
+        with self._lock:
+            self._ended = {id_: began for id_, began in self._ended.items() if self._lasts(began)} | {
+                session.id: session.began
+            }
 
     def cookie(self, session: Session) -> str:
         """Return what the cookie holds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from m3node.audit.events import Node, SecurityAlert, UserAuthentication
 from m3node.errors import ConfigError
 from m3node.web.acting import local
 from m3node.web.doorkeeper import set_session
+from m3node.web.signing_in import neighbourhood
 from m3node.web.site import Site, Visit, site_of, visit_of
 
 _log = logging.getLogger(__name__)
@@ -32,24 +34,23 @@ def form(request: Request) -> Response:
 async def sign_in(request: Request) -> Response:
     """Let somebody in who knows the password."""
     site, visit = site_of(request), visit_of(request)
-    if wait := site.lock_out.seconds(visit.address):
-        text = f"There were too many wrong passwords. Try again in {int(wait) + 1} seconds."
-        answer = await run_in_threadpool(_form, request, 429, text)
-        answer.headers["Retry-After"] = str(int(wait) + 1)
-        return answer
     user = visit.form.get("user", "")
+    check = partial(site.secrets.is_password, user, visit.form.get("password", ""))
     try:
-        right = await run_in_threadpool(site.secrets.is_password, user, visit.form.get("password", ""))
+        tried = await run_in_threadpool(site.lock_out.attempt, neighbourhood(visit.address), check)
     except ConfigError as error:
         _log.error("%s", error)
         return await run_in_threadpool(_form, request, 503, "The password cannot be checked. The node's log says why.")
-    if not right:
-        site.lock_out.failed(visit.address)
+    if tried.wait:
+        text = f"There were too many wrong passwords. Try again in {int(tried.wait) + 1} seconds."
+        answer = await run_in_threadpool(_form, request, 429, text)
+        answer.headers["Retry-After"] = str(int(tried.wait) + 1)
+        return answer
+    if not tried.right:
         _log.warning("a wrong password was given by %s", visit.address)
         await run_in_threadpool(_audit_failure, site, visit)
         await asyncio.sleep(DELAY_SECONDS)
         return await run_in_threadpool(_form, request, 401, "User or password is wrong.")
-    site.lock_out.forget(visit.address)
     await run_in_threadpool(site.audit, UserAuthentication(user, visit.address, "login"))
     _log.info("somebody signed in from %s", visit.address)
     if visit.session is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -72,6 +73,14 @@ class Secrets:
         return _equal(token, _secret(self._web.token_file, "web.token_file"))
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of showing a secret: that it was right, or how many seconds nothing is looked at."""
+
+    right: bool
+    wait: float = 0.0
+
+
 @dataclass(slots=True)
 class _Failures:
     count: int
@@ -90,7 +99,26 @@ class LockOut:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
+
+    def attempt(self, address: str, check: Callable[[], bool]) -> Attempt:
+        """Look at a secret unless the address has to wait; one at a time, else many guesses at once count as the first.
+
+        Raises
+        ------
+        ConfigError
+            From ``check``; then it counts as no attempt.
+        """
+        with self._one_at_a_time:
+            if wait := self.seconds(address):
+                return Attempt(False, wait)
+            right = check()
+            if right:
+                self.forget(address)
+            else:
+                self.failed(address)
+            return Attempt(right)
 
     def seconds(self, address: str) -> float:
         """Return how long an address has to wait before it may try again; 0 when it may now."""
@@ -116,6 +144,21 @@ class LockOut:
         """Note a right one."""
         with self._lock:
             self._failures.pop(address, None)
+
+
+def neighbourhood(address: str) -> str:
+    """Return what locks out together: an address, or the network of an IPv6 one, of which a machine has all.
+
+    >>> neighbourhood("10.1.2.3"), neighbourhood("2001:db8::1:2:3"), neighbourhood("::ffff:10.1.2.3")
+    ('10.1.2.3', '2001:db8::/64', '10.1.2.3')
+    """
+    try:
+        known = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(known) >> 64 << 64, 64)))
 
 
 def _secret(file: Path, setting: str) -> str:

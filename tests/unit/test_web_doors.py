@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import URL
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from ledgers import opened_ledger
@@ -17,9 +22,10 @@ from m3node.audit.events import Event, SecurityAlert, UserAuthentication
 from m3node.settings import Settings
 from m3node.web import signing
 from m3node.web.acting import local
-from m3node.web.front import HEADERS
+from m3node.web.app import make_app
+from m3node.web.front import HEADERS, Front
 from m3node.web.sessions import Session, Sessions
-from m3node.web.signing_in import LockOut
+from m3node.web.signing_in import Attempt, LockOut
 from m3node.web.site import Site
 from web_site import BROWSER, FROM_HERE, HERE, opened_site, token_on, tree_of, words_of
 
@@ -166,6 +172,42 @@ def test_a_lock_grows_ends_and_is_forgotten() -> None:
     assert len(lock_out._failures) == 4096
 
 
+def test_of_guesses_at_once_no_more_are_looked_at_than_of_one_after_the_other() -> None:
+    lock_out = LockOut(clock=lambda: 0.0)
+    together = threading.Barrier(16)
+    looked_at: list[int] = []
+
+    def guess(number: int) -> None:
+        together.wait()
+
+        def wrong() -> bool:
+            looked_at.append(number)
+            return False
+
+        lock_out.attempt("a", wrong)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(guess, range(16)))
+    assert len(looked_at) == 3
+    assert lock_out.attempt("a", lambda: True) == Attempt(False, 1.0)
+    assert lock_out.attempt("b", lambda: True) == Attempt(True)
+
+
+def test_a_machine_with_a_network_of_its_own_is_locked_out_as_one(
+    guarded: tuple[Site, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, _ = guarded
+
+    def browser(address: str) -> TestClient:
+        return TestClient(make_app(site), base_url=HERE, headers=BROWSER, client=(address, 50000))
+
+    for number in range(3):
+        assert sign_in(browser(f"2001:db8::{number}"), "wrong").status_code == 401
+    site.lock_out.failed("2001:db8::/64")
+    assert sign_in(browser("2001:db8::9:9")).status_code == 429
+    assert sign_in(browser("2001:db8:0:1::1")).status_code == 303
+
+
 def test_a_program_shows_its_token(guarded: tuple[Site, TestClient], monkeypatch: pytest.MonkeyPatch) -> None:
     site, client = guarded
     events = recorded(site, monkeypatch)
@@ -190,6 +232,17 @@ def test_a_token_does_nothing_but_ask(guarded: tuple[Site, TestClient]) -> None:
     assert answer.status_code == 403
 
 
+def test_a_program_cannot_act_through_a_form_that_was_made_for_strangers(guarded: tuple[Site, TestClient]) -> None:
+    _, client = guarded
+    fields = {"run": "1.2.g1", "token": token_on(client, "/sign-in")}
+    answer = client.post("/requeue", data=fields, headers={**PROGRAM, **FROM_HERE}, follow_redirects=False)
+    assert answer.status_code == 401
+    assert sign_in(client).status_code == 303
+    fields["token"] = token_on(client, "/")
+    answer = client.post("/requeue", data=fields, headers={**PROGRAM, **FROM_HERE}, follow_redirects=False)
+    assert answer.status_code == 303  # by who has signed in, whatever else is shown
+
+
 def test_secrets_are_read_anew_and_a_bad_file_lets_nobody_in(
     guarded: tuple[Site, TestClient], data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,6 +258,20 @@ def test_secrets_are_read_anew_and_a_bad_file_lets_nobody_in(
     assert client.get("/metrics", headers=PROGRAM).status_code == 503
     assert "web.password_file" in caplog.text
     assert "another" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["localhost:11180/static/x?", "localhost:11180/sign-in?", "localhost/livez?"])
+def test_no_name_makes_a_page_one_that_is_open_to_all(
+    guarded: tuple[Site, TestClient], monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    # Whatever the framework makes of an address, what is asked for is looked at, not how.
+    site, _ = guarded
+    monkeypatch.setattr(Front, "_is_ours", lambda *_: True)
+    monkeypatch.setattr(
+        Request, "url", property(lambda self: URL(f"http://{self.headers['host']}{self.scope['path']}"))
+    )
+    client = TestClient(make_app(site), base_url=HERE, headers=BROWSER)
+    assert client.get("/jobs", headers={"Host": host}, follow_redirects=False).status_code == 303
 
 
 def test_with_a_token_alone_people_are_told_why_they_cannot_come_in(data: Path) -> None:
@@ -237,7 +304,20 @@ def test_that_it_lives_is_told_to_anybody_and_how_it_does_only_in_words(guarded:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost.evil.example:11180", "[::2]"]
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "localhost.evil.example:11180",
+        "[::2]",
+        "localhost/static/x?",
+        "localhost:11180/static/x?",
+        "localhost:11180#",
+        "evil@localhost",
+        "[::1]evil",
+        "localhost:80:evil",
+    ],
 )
 def test_a_name_of_somebody_else_is_refused(open_to_all: tuple[Site, TestClient], host: str) -> None:
     _, client = open_to_all
@@ -402,6 +482,25 @@ def test_a_cookie_that_was_changed_is_none() -> None:
 @given(st.text(max_size=60))
 def test_no_text_is_a_cookie(text: str) -> None:
     assert Sessions(60.0).read(text) is None
+
+
+def test_sessions_that_nobody_signed_in_to_are_not_remembered() -> None:
+    sessions = Sessions(60.0)
+    for _ in range(10):
+        sessions.end(sessions.begin())
+    assert sessions._ended == {}
+
+
+def test_sessions_that_end_at_once_all_end() -> None:
+    def clock() -> float:
+        time.sleep(0)  # lets another thread go first
+        return 0.0
+
+    sessions = Sessions(60.0, clock=clock)
+    many = [sessions.begin("anna") for _ in range(60)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(sessions.end, many))
+    assert not [one for one in many if sessions.read(sessions.cookie(one))]
 
 
 def test_a_session_ends_by_itself() -> None:
