@@ -83,6 +83,36 @@ class Authority:
         return shown
 
 
+def made(folder: Path, names: list[str], signer: Shown | None = None, *, ends: float = 1.0) -> Shown:
+    """A certificate of any names and any end in days, signed by itself or by another one that was made so."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0][:4] + str(signer is None))])
+    issuer, signing = own, key
+    if signer is not None:
+        issuer = x509.load_der_x509_certificate(signer.der).subject
+        loaded = serialization.load_pem_private_key(signer.key.read_bytes(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        signing = loaded
+    begins, over = (datetime.now(UTC) + timedelta(days=days) for days in (-9, ends))
+    built = x509.CertificateBuilder(issuer, own, key.public_key(), x509.random_serial_number(), begins, over)
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    signed = built.add_extension(alternatives, critical=False).add_extension(
+        x509.BasicConstraints(ca=signer is None, path_length=None), critical=True
+    )
+    certificate = signed.sign(signing, hashes.SHA256())
+    number = len(list(folder.glob("made-*")))
+    shown = Shown(
+        folder / f"made-{number}.pem",
+        folder / f"made-{number}.key",
+        certificate.public_bytes(serialization.Encoding.DER),
+    )
+    shown.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    shown.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return shown
+
+
 def encrypted(key: Path, password: str) -> Path:
     """Write a copy of a key that asks for a password."""
     loaded = serialization.load_pem_private_key(key.read_bytes(), None)

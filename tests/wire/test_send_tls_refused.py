@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from delivering import QUICK, go, left, queue_one
 from tls_peers import (
     Listening,
@@ -27,7 +26,7 @@ from tls_peers import (
 )
 
 import audited
-from certified import Shown
+from certified import Shown, made
 from m3node.delivery.state import DeliveryState
 from m3node.layout import DataLayout
 from m3node.settings import DeliverySettings
@@ -115,24 +114,35 @@ def test_a_peer_of_another_name_gets_nothing(layout: DataLayout, world: World) -
 
 
 def test_a_name_in_a_certificate_gives_a_terminal_no_orders(layout: DataLayout, tmp_path: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pacs")])
-    now = datetime.now(UTC)
-    names = [x509.DNSName("pacs\x1b[2J\n"), *(x509.DNSName(f"{n}.example") for n in range(5))]
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    shown = Shown(tmp_path / "own.pem", tmp_path / "own.key", b"")
-    shown.certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    shown.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    shown = made(tmp_path, ["pacs\x1b[2J\n", "0.example", "1.example", "2.example"])
     with listening(hears(speaking(shown))) as peer:
         assert why(layout, peer, ca_file=shown.certificate) == (
             "the name in its certificate is not 127.0.0.1, but pacs?[2J?, 0.example, 1.example, …"
         )
+
+
+def test_an_authority_whose_time_is_over_is_told_from_its_certificates(layout: DataLayout, tmp_path: Path) -> None:
+    authority = made(tmp_path, ["authority"], ends=-1.0)
+    shown = made(tmp_path, ["pacs"], authority)
+    with listening(hears(speaking(shown))) as peer:
+        told = why(layout, peer, ca_file=authority.certificate, tls_name="pacs")
+    assert told == "a certificate of its authorities has expired, or is not valid yet"
+
+
+def test_who_is_not_trusted_is_looked_at_and_does_not_get_to_see_our_certificate(
+    layout: DataLayout, world: World
+) -> None:
+    context = speaking(world.unknown, callers=world.authority)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    seen: list[bytes | None] = []
+
+    def handle(connection: socket.socket, state: Listening) -> None:
+        with context.wrap_socket(connection, server_side=True) as shaken:
+            seen.append(shaken.getpeercert(binary_form=True))
+
+    with listening(handle) as peer:
+        assert "its SHA-256 is" in why(layout, peer, **world.trust, **shows(world.ours))
+    assert seen == [None]
 
 
 def test_a_name_that_cannot_be_one_is_said(layout: DataLayout, world: World) -> None:
