@@ -15,6 +15,7 @@ import pytest
 from browsing import AXE, PHONE, Tab, chromium, tab
 from playwright.sync_api import Browser, expect
 
+from certified import Authority
 from conftest import missing
 from fake_pacs import fake_pacs
 from m3node.evaluation.ct_writer import seeded_uid
@@ -269,17 +270,22 @@ def test_a_picture_from_elsewhere_would_be_noticed(browser: Browser, seen: Seen)
         assert "Content Security Policy" in opened.complaints[0]  # which keeps it from being loaded
 
 
-def test_who_has_the_password_signs_in_by_the_keyboard(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_who_has_the_password_signs_in_by_the_keyboard(browser: Browser, tmp_path: Path, scheme: str) -> None:
     (tmp_path / "password").write_text("correct horse\n")
     port, ready = free_port(), tmp_path / "ready"
-    node = ServedNode(tmp_path / "node", f'[web]\nport = {port}\npassword_file = "{tmp_path / "password"}"\n')
+    toml = f'[web]\nport = {port}\npassword_file = "{tmp_path / "password"}"\n'
+    if scheme == "https":
+        shown = Authority(tmp_path).issue("page")
+        toml += f'certificate_file = "{shown.certificate}"\nkey_file = "{shown.key}"\n'
+    node, origin = ServedNode(tmp_path / "node", toml), f"{scheme}://127.0.0.1:{port}"
     try:
         process = node.begin("web", "--ready-file", str(ready))
         wait_for(lambda: ready.exists() or process.poll() is not None)
         assert process.poll() is None, node.log
-        with tab(browser, f"http://127.0.0.1:{port}", tidy=False, **WAYS["phone, dark"]) as opened:
+        with tab(browser, origin, tidy=False, ignore_https_errors=True, **WAYS["phone, dark"]) as opened:
             page = opened.page
-            page.goto(f"http://127.0.0.1:{port}/")  # 401, and the form in its place
+            page.goto(f"{origin}/")  # 401, and the form in its place
             assert opened.findings() == []
             assert not opened.wider_than_the_screen()
             for password in ("wrong", "correct horse"):
