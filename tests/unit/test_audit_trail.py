@@ -219,6 +219,23 @@ def test_a_caller_with_ever_new_titles_does_not_fill_the_disk(tmp_path: Path) ->
     ]
 
 
+def test_ever_new_titles_for_a_whole_day_are_some_megabytes_and_all_are_counted() -> None:
+    coalesced = coalescing.Coalescing()
+    written: list[tuple[SecurityAlert, int]] = []
+    for second in range(86_400):
+        now = 1000.0 + second
+        written += coalesced.due(now)
+        for number in range(2):
+            alert = SecurityAlert("node authentication", Node(f"T{second}.{number}", "10.9.9.9"), "not known")
+            if (at_once := coalesced.admit(alert, now)) is not None:
+                written.append((at_once, 1))
+    written += coalesced.due(now, all_of_them=True)
+    assert sum(count for _, count in written) == 2 * 86_400
+    named = [alert for alert, _ in written if alert.peer.ae_title]
+    assert coalescing.MOST + 14_000 < len(named) <= coalescing.MOST + 86_400 / coalescing.ANOTHER_SECONDS
+    assert len(written) - len(named) <= 2 * 1441
+
+
 def test_a_full_disk_stops_nothing_and_loses_nothing_that_fits_in_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
