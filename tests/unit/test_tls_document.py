@@ -13,7 +13,7 @@ import pytest
 
 from m3node.delivery import transport
 from m3node.settings import Settings
-from m3node.tls import calling, contexts, reasons
+from m3node.tls import calling, certificates, contexts, reasons
 from m3node.tls.contexts import fingerprint, server_context
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "tls.md"
@@ -79,6 +79,8 @@ def test_the_reasons_are_those_that_are_given() -> None:
 def test_the_reasons_of_destinations_are_those_that_are_given() -> None:
     table = TEXT.partition("When the node calls")[2].partition("|---|---|---|\n")[2].partition("\n\n")[0]
     named = [reason for line in table.splitlines() for reason in line.split(" | ")[0].removeprefix("| ").split("; ")]
-    source = "".join(Path(str(module.__file__)).read_text() for module in (calling, contexts, reasons, transport))
-    assert len(named) == 18
-    assert [reason for reason in named if re.split(r"…|:", reason)[0].strip(" (") not in source] == []
+    source = "".join(
+        Path(str(module.__file__)).read_text() for module in (calling, certificates, contexts, reasons, transport)
+    )
+    assert len(named) == 21
+    assert [reason for reason in named if re.split(r"…|:", reason.lstrip("… "))[0].strip(" (") not in source] == []
