@@ -30,6 +30,7 @@ from served import serving
 from waiting import wait_for
 
 RUN = "1.2.3.g1"
+SAMPLE = Path(__file__).resolve().parents[2] / "configs" / "peers" / "orthanc-tls" / "m3node.json"
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,15 @@ def test_dcmtk_gets_the_objects_over_tls_and_knows_us_where_it_wants_to(
 
 @contextmanager
 def orthanc_over_tls(binary: str, folder: Path, world: World) -> Iterator[Orthanc]:
-    """Orthanc that speaks DICOM over TLS only, and wants to know who calls."""
-    tls = {
-        "DicomTlsEnabled": True,
+    """Orthanc that speaks DICOM over TLS only, and wants to know who calls: the sample's settings, with our files."""
+    sample = json.loads(SAMPLE.read_text(encoding="utf-8"))
+    files = {
         "DicomTlsCertificate": str(world.peer.certificate),
         "DicomTlsPrivateKey": str(world.peer.key),
         "DicomTlsTrustedCertificates": str(world.authority.file),
-        "DicomTlsRemoteCertificateRequired": True,
     }
+    assert set(files) < set(sample)
+    tls = {key: files.get(key, value) for key, value in sample.items() if key.startswith("DicomTls")}
     with start_orthanc(binary, folder, more=tls) as running:
         yield running
 

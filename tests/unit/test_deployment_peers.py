@@ -53,6 +53,21 @@ def test_the_sample_for_orthanc_names_the_node_as_it_is_by_default() -> None:
     assert not any(peer[key] for key in ("AllowFind", "AllowMove", "AllowGet"))
 
 
+def test_the_sample_for_orthanc_over_tls_is_the_other_one_and_tls() -> None:
+    plain, tls = (json.loads((PEERS / name / "m3node.json").read_text()) for name in ("orthanc", "orthanc-tls"))
+    only = {key: tls.pop(key) for key in list(tls) if key.startswith("DicomTls")}
+    # Without the last one it would talk to whoever calls, and not only to whom the authority vouches for.
+    assert only.pop("DicomTlsEnabled")
+    assert only.pop("DicomTlsRemoteCertificateRequired")
+    assert {Path(file).parent for file in only.values()} == {Path("/etc/orthanc")}
+    peer = tls["DicomModalities"]["m3node"]
+    assert peer.pop("UseDicomTls")
+    assert peer["Port"] == ListenerSettings().tls.port
+    assert tls == plain | {"DicomModalities": {"m3node": plain["DicomModalities"]["m3node"] | {"Port": peer["Port"]}}}
+    named = (ROOT / "docs" / "tls.md").read_text(encoding="utf-8")
+    assert [key for key in only if f"`{key}`" not in named] == []
+
+
 @pytest.mark.parametrize(
     "document", [ROOT / "docs" / "deployment.md", PEERS / "dcm4chee" / "README.md"], ids=lambda path: path.parent.name
 )
