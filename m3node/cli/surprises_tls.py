@@ -44,7 +44,8 @@ def _certificates(settings: Settings) -> Iterator[str]:
         owner = certificate.setting.partition(".")[0]
         if not (owner == "listener" and certificate.error and certificate.error in ill):
             yield from _of_one(certificate)
-        if certificate.unfit and owner in ("audit", "web"):
+        # Which secret files cannot be read is said of all of them alike.
+        if certificate.unfit and owner in ("audit", "web") and not certificate.unfit.startswith("cannot read "):
             yield certificate.unfit
 
 

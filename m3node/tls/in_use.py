@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +35,8 @@ class CertificateInUse:
     error : str
         Why the file cannot be read; empty when it can.
     unfit : str
-        Why the key that belongs to it cannot be used with it; empty when it can, or when this process may not read
-        the key. A process that has read others before goes on with them.
+        Why the key that belongs to it cannot be used with it: it is another one's, is not there, or may not be read;
+        empty when it can. A process that has read it before goes on, and cannot be started again.
     """
 
     setting: str
@@ -121,7 +120,7 @@ def _look(named: _Named, now: float) -> CertificateInUse:
 
 
 def _unfit(named: _Named) -> str:
-    if named.own is None or not all(os.access(file, os.R_OK) for file in named.own if file is not None):
+    if named.own is None:
         return ""
     try:
         check_own(named.own, named.section, named.prefix)

@@ -124,6 +124,13 @@ def test_the_page_on_the_port_of_dicom_over_tls_is_warned_of(working: Path, tmp_
     assert "web.port and listener.tls.port are both 11180" in warning
 
 
+def test_a_key_of_the_page_that_is_not_there_is_warned_of_once(working: Path, tmp_path: Path) -> None:
+    own = Authority(tmp_path / "authority").issue("node")
+    own.key.unlink()
+    (warning,) = find_surprises(load(working, {"web.certificate_file": own.certificate, "web.key_file": own.key}))
+    assert warning == f"web.key_file is {own.key}, which this user cannot read"
+
+
 @pytest.mark.parametrize("key", ["web.password_file", "web.token_file"])
 @pytest.mark.parametrize("content", ["", "\r\n"])
 def test_an_empty_secret_of_the_page_is_warned_of(working: Path, tmp_path: Path, key: str, content: str) -> None:

@@ -183,6 +183,15 @@ def test_a_certificate_that_was_renewed_without_its_key_is_listed_as_unfit(tmp_p
     }
     password.write_text("another")
     assert "holds another password" in certificates_in_use(settings)[0].unfit
+    # What vanished, or may not be read, ends the next start, and is to be known before.
+    password.unlink()
+    assert f"cannot read {password} (listener.tls.key_password_file): No such file" in words_on_the_listener(settings)
+    key.unlink()
+    assert f"cannot read {key} (listener.tls.key_file): No such file" in words_on_the_listener(settings)
+
+
+def words_on_the_listener(settings: Settings) -> str:
+    return certificates_in_use(settings)[0].unfit
 
 
 def words_of(file: Path) -> str:
