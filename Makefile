@@ -83,7 +83,7 @@ docs: $(VENV)/.test  ## write the tables of docs/ that are made from the code an
 	$(BIN)/python tests/write_documents.py --write
 
 clean:  ## remove what the targets made, the environment included
-	rm -rf $(VENV) $(DEMO_OUT) wheelhouse .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules
+	rm -rf $(VENV) $(DEMO_OUT) wheelhouse .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache tests/e2e/viewer/node_modules build/ohif-*
 
 # One stamp for each set of packages: the demo needs the core alone.
 $(VENV)/.python: .ci/make-venv
