@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # beside pytest, which does so itself
 
-from fuzzing.case import Case, Say
+from fuzzing.case import Case, Say, Way
 from fuzzing.cases import make_case
 from fuzzing.corpus import CORPUS
 from fuzzing.data_sets import PATIENT_NAME, Base, base
@@ -30,7 +30,9 @@ from fuzzing.honest import Honest
 from fuzzing.talk import Connect, Heard, perform
 from fuzzing.target import Held, alive, complaints, held, kept, open_leases, roles
 
+from certified import Authority, caller
 from m3node.intake.keeper.index import series_files, spooled_series
+from ports import free_port
 from quick_series import quick_environment, quick_series
 from served import ServedNode
 from waiting import wait_for
@@ -50,10 +52,16 @@ MOST_ABORTS = 4
 SETTINGS = """
 [listener]
 receivers = 2
-callers = [{ae_title = "FUZZ"}, {ae_title = "HONEST"}]
+callers = [{{ae_title = "FUZZ"}}, {{ae_title = "HONEST"}}]
 max_associations = 100
 idle_seconds = 5
 request_seconds = 5
+[listener.tls]
+port = {port}
+certificate_file = "{shown.certificate}"
+key_file = "{shown.key}"
+client_certificates = "none"
+handshake_seconds = 5
 [completeness]
 quiet_seconds = 2
 [detector]
@@ -118,10 +126,12 @@ def run(plan: Plan, root: Path, environment: Mapping[str, str] | None = None) ->
     """Do it, in a folder that is empty; ``environment`` is the node's."""
     outcome = Outcome(plan)
     right = right_series(root)
-    node = ServedNode(root / "node", SETTINGS, {**quick_environment(), **(environment or {})})
+    tls_port = free_port()
+    toml = SETTINGS.format(port=tls_port, shown=Authority(root / "authority").issue("node"))
+    node = ServedNode(root / "node", toml, {**quick_environment(), **(environment or {})})
     try:
         node.start()
-        _attack(plan, node, right, outcome)
+        _attack(plan, node, tls_port, right, outcome)
         if (status := node.stop()) != 0:
             outcome.faults.append(f"the node ended with status {status}")
         outcome.faults += [f"in the log: {line}" for line in complaints(node, [SECRET])[:10]]
@@ -140,11 +150,11 @@ def right_series(root: Path) -> Base:
     return Base(tuple(named))
 
 
-def _attack(plan: Plan, node: ServedNode, right: Base, outcome: Outcome) -> None:
+def _attack(plan: Plan, node: ServedNode, tls_port: int, right: Base, outcome: Outcome) -> None:
     node.until(lambda: "started keeper" in node.log)
     processes = roles(node)
     idle = {name: held(pid) for name, pid in processes.items()}
-    honest = Honest(connector(node), right)
+    honest = Honest(connector(node, tls_port), right)
     honest.start()
     begun = time.monotonic()
     promised: list[str] = []
@@ -155,7 +165,7 @@ def _attack(plan: Plan, node: ServedNode, right: Base, outcome: Outcome) -> None
         if part.start == plan.first:
             cases = itertools.chain(((f"corpus {case.words}", case) for case in CORPUS), cases)
         served = len(honest.acknowledged)
-        promised += _talk(cases, plan, connector(node, plan.patience), outcome)
+        promised += _talk(cases, plan, connector(node, tls_port, plan.patience), outcome)
         outcome.before = outcome.after
         outcome.after = _at_rest(node, processes, idle, outcome)
         if len(part) and len(honest.acknowledged) == served:
@@ -193,7 +203,7 @@ def _talk(cases: Iterable[tuple[str, Case]], plan: Plan, connect: Connect, outco
 
 
 def _count(outcome: Outcome, name: str, case: Case, heard: Heard) -> None:
-    outcome.kinds[case.kind] += 1
+    outcome.kinds[case.kind if case.way != "TLS" else f"{case.kind} over TLS"] += 1
     outcome.answers.update(heard.answers)
     outcome.said += heard.said
     outcome.stored += len(heard.stored)
@@ -248,7 +258,10 @@ def _judge_work(node: ServedNode, outcome: Outcome, honest: Honest) -> None:
     except (OSError, AssertionError) as error:
         outcome.faults.append(f"after the attack the honest sender's series is not answered: {error}")
         return
-    node.until(lambda: not _unsettled(node), PATIENCE)
+    try:
+        node.until(lambda: not _unsettled(node), PATIENCE)
+    except AssertionError:
+        outcome.faults.append(f"not settled: {', '.join(_unsettled(node)[:10])}")
     outcome.series = len(spooled_series(node.layout.spool))
     outcome.runs = len(node.manifests)
     failed = [
@@ -257,16 +270,24 @@ def _judge_work(node: ServedNode, outcome: Outcome, honest: Honest) -> None:
     outcome.faults += [f"run {name} failed: see its findings" for name in failed]
 
 
-def _unsettled(node: ServedNode) -> bool:
+def _unsettled(node: ServedNode) -> list[str]:
+    """Series that are not settled, and runs that have not ended."""
     spool = spooled_series(node.layout.spool)
-    if not all(node.settled(series, len(series_files(folders))) for series, folders in spool.items()):
-        return True
-    return not all(node.answered(f"{manifest.stack.label}.g{manifest.generation}") for manifest in node.manifests)
+    series = [one for one, folders in spool.items() if not node.settled(one, len(series_files(folders)))]
+    runs = [f"{manifest.stack.label}.g{manifest.generation}" for manifest in node.manifests]
+    return [*series, *(run for run in runs if not node.answered(run))]
 
 
-def connector(node: ServedNode, patience: float = PATIENCE) -> Connect:
+def connector(node: ServedNode, tls_port: int, patience: float = PATIENCE) -> Connect:
     """How to reach the node."""
-    return lambda: socket.create_connection(("127.0.0.1", node.port), timeout=patience)
+    over_tls = caller()
+
+    def connect(way: Way) -> socket.socket:
+        port = node.port if way == "plain" else tls_port
+        connection = socket.create_connection(("127.0.0.1", port), timeout=patience)
+        return over_tls.wrap_socket(connection) if way == "TLS" else connection
+
+    return connect
 
 
 def _listed(counts: Counter[str]) -> str:

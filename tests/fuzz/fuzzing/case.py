@@ -6,6 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+Way = Literal["plain", "TLS", "raw"]
+"""To the plain port; to the port for TLS, after a handshake; to that port without one."""
+
 End = Literal["close", "reset", "half", "silent"]
 """How the peer leaves: it closes; it resets; it says that no more comes, and listens; it says nothing, and listens."""
 
@@ -37,19 +40,22 @@ class Case:
     Attributes
     ----------
     kind : str
-        What is wrong: ``request``, ``pdu``, ``command``, ``data set``, ``series`` or ``corpus``.
+        What is wrong: ``request``, ``pdu``, ``command``, ``data set``, ``series``, ``handshake`` or ``corpus``.
     words : str
         What is wrong with it, for who reads of a failure.
     steps : tuple
         What is said and heard, in order; it is over sooner when the node ends the connection.
     end : str
-        How the peer leaves.
+        How the peer leaves; over TLS nobody can say that no more comes, and goes on listening: it closes then.
+    way : str
+        How it comes.
     """
 
     kind: str
     words: str
     steps: tuple[Say | Hear, ...]
     end: End = "half"
+    way: Way = "plain"
 
 
 def digest(syntax: str, data: bytes) -> str:

@@ -78,7 +78,7 @@ class Honest(threading.Thread):
         OSError
             It is not served.
         """
-        with self._connect() as connection:
+        with self._connect("plain") as connection:
             connection.sendall(request([(1, CT, (EXPLICIT.encode(),))], calling=TITLE))
             self._expect(read_pdu(connection)[0] == ASSOCIATE_AC, "is accepted")
             for k, slice_ in enumerate(self._right.slices[:count]):

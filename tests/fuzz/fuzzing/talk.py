@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fuzzing.case import Case, Hear, Say
+from fuzzing.case import Case, Hear, Say, Way
 from fuzzing.upper_layer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, DATA, RELEASE_RP
 
-Connect = Callable[[], socket.socket]
+Connect = Callable[[Way], socket.socket]
 
 _NAMES = {ASSOCIATE_AC: "accepted", ASSOCIATE_RJ: "rejected", RELEASE_RP: "released", ABORT: "aborted"}
 _STATUS = 0x0900
@@ -43,7 +43,7 @@ def perform(case: Case, connect: Connect) -> Heard:
     """Say a case over a connection of its own, whose timeout says how long a node may keep a peer waiting."""
     heard = Heard()
     try:
-        connection = connect()
+        connection = connect(case.way)
     except TimeoutError:
         heard.hung = "no connection"
         return heard
@@ -69,9 +69,15 @@ def perform(case: Case, connect: Connect) -> Heard:
 def _leave(connection: socket.socket, case: Case, heard: Heard) -> None:
     if case.end == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if case.end == "half" and case.way == "TLS":
+        return
     if case.end == "half":
         connection.shutdown(socket.SHUT_WR)
     if case.end in ("half", "silent"):
+        if case.way == "raw":
+            while connection.recv(65536):
+                pass
+            return
         while True:
             _hear(connection, Hear(), heard)  # until the connection ends
 
