@@ -21,6 +21,7 @@ from m3node.settings.web import WebSettings
 from m3node.tls.contexts import server_context
 from m3node.tls.reloading import Reloading
 from m3node.web.app import make_app
+from m3node.web.crowd import CrowdedSocket
 from m3node.web.site import Site
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ _PORT_ADVICE = {
     errno.EADDRNOTAVAIL: "set web.host to an address of this machine, or bring up the network",
 }
 CONNECTIONS = 500
-"""At once; more are told to come later."""
+"""At once; of more the oldest go, of the address that has most."""
+UNREAD_SECONDS = 30.0
+"""How long an answer may wait to be read, when no more of it goes out."""
 ANSWER_SECONDS = 5
 """What an answer that is under way has to be finished in, when the process is told to end."""
 
@@ -103,7 +106,7 @@ def _listen(web: WebSettings, stop: threading.Event) -> socket.socket | None:
 
 def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    made = socket.socket(family, kind, protocol)
+    made = CrowdedSocket(family, kind, protocol, most=CONNECTIONS)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
@@ -149,7 +152,6 @@ def _serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=ANSWER_SECONDS,
         ssl_context_factory=None if certificate is None else lambda _config, _default: _following(certificate),
     )
@@ -204,9 +206,10 @@ class _Server(Server):
 
 
 class _Impatient(H11Protocol):
-    """Closes connections whose request does not come: they would be kept for ever."""
+    """Closes connections whose request does not come, or whose answer is not read: they would be kept for ever."""
 
     _request_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait."""
@@ -225,10 +228,21 @@ class _Impatient(H11Protocol):
         self._stop_waiting()
         self._wait()
 
+    def pause_writing(self) -> None:
+        """Begin to wait for what was sent to be read."""
+        super().pause_writing()
+        self._unread_timer = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        super().resume_writing()
+        self._stop_waiting_to_be_read()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._stop_waiting()
         super().connection_lost(exc)
+        self._stop_waiting_to_be_read()
 
     def _wait(self) -> None:
         self._request_timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up)
@@ -238,6 +252,14 @@ class _Impatient(H11Protocol):
             self._request_timer.cancel()
             self._request_timer = None
 
+    def _stop_waiting_to_be_read(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
     def _give_up(self) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            self.transport.abort()  # the last of an answer was not read
+        else:
             self.transport.close()
+            self._wait()

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import BadStatusLine, HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -297,3 +297,63 @@ def test_by_name_it_is_no_more_open_than_as_part_of_the_node(tmp_path: Path, giv
     tree = Settings(data_dir=tmp_path, web={"enabled": False, "host": "0.0.0.0", **given})
     with pytest.raises(ConfigError, match="not of this machine alone"):
         web(tree, threading.Event(), print)
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """Whether the other side has gone, so far as one knows by now."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_crowd_from_one_address_is_in_nobodys_way_but_its_own(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS", 40)
+    issue(authority, tmp_path)
+    files = {"certificate_file": tmp_path / "cert.pem", "key_file": tmp_path / "key.pem"} if tls else {}
+    with served(tmp_path, **files) as port, ExitStack() as opened:
+
+        def coming_from(host: str, count: int) -> list[socket.socket]:
+            made = [socket.create_connection(("127.0.0.1", port), 30, (host, 0)) for _ in range(count)]
+            for one in made:
+                opened.enter_context(one)
+            return made
+
+        others = coming_from("127.0.0.2", 3)
+        crowd = coming_from("127.0.0.3", 300)
+        for _ in range(3):
+            if tls:
+                assert certificate(port, trusting(authority), "localhost")
+            else:
+                assert get(port) == (200, b"ok\n")
+        wait_for(lambda: sum(not hung_up(one) for one in crowd) <= 37)
+        assert all(hung_up(one) for one in crowd[:100])
+        assert not any(hung_up(one) for one in (crowd[-1], *others))
+
+
+def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.2)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)
+    gone: list[object] = []
+    lost = server._Impatient.connection_lost
+
+    def noted(self: Any, exc: Exception | None) -> None:
+        lost(self, exc)
+        gone.append(self)
+
+    monkeypatch.setattr(server._Impatient, "connection_lost", noted)
+    with served(tmp_path) as port, socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(("127.0.0.1", port))
+        greedy.settimeout(0.2)
+        with suppress(OSError):  # the other side reads no more, or has hung up
+            while True:
+                greedy.sendall(b"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        wait_for(lambda: gone)
+        assert get(port)[0] == 200
