@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -44,9 +45,20 @@ def correlated(**ids: str) -> Iterator[None]:
     Parameters
     ----------
     **ids : str
-        ``run``, ``study``, ``series``, ``destination``: UIDs and names, nothing of a patient; empty ones are left out.
+        ``run``, ``study``, ``series``, ``destination``, ``association``: UIDs and names, nothing of a patient; empty
+        ones are left out.
     """
     token = _about.set({**_about.get(), **{name: value for name, value in ids.items() if value}})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+@contextmanager
+def about_nothing() -> Iterator[None]:
+    """Log what this thread has to say beside its work: not about that."""
+    token = _about.set({})
     try:
         yield
     finally:
@@ -145,9 +157,9 @@ class _Line(logging.Formatter):
 
 class _TextLine(_Line):
     def format(self, record: logging.LogRecord) -> str:
-        about = " ".join(f"{name}={value}" for name, value in _about.get().items())
-        error = self.error(record)
-        text = f"{self.message(record)}{f' ({error})' if error else ''}{f' [{about}]' if about else ''}"
+        message, error = self.message(record), self.error(record)
+        about = " ".join(_unsaid(message, _about.get()))
+        text = f"{message}{f' ({error})' if error else ''}{f' [{about}]' if about else ''}"
         return f"{self.at(record)} {record.levelname:<7} {self._role}: {_on_one_line(text)}"
 
 
@@ -165,6 +177,21 @@ class _JsonLine(_Line):
         if error := self.error(record):
             line["error"] = error
         return json.dumps(line)
+
+
+def _unsaid(message: str, about: dict[str, str]) -> Iterator[str]:
+    """Yield what a line for people still has to say that it is about.
+
+    ``run=`` and ``study=`` are always there to be searched for. A series that the message or the name of the run has
+    already would only be one more long number to read past, and a destination stands at the beginning of most lines.
+    """
+    said = f"{message} {about.get('run', '')}"
+    for name, value in about.items():
+        if name == "series" and re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", said):
+            continue
+        if name == "destination" and message.startswith(f"{value}: "):
+            continue
+        yield f"{name}={value}"
 
 
 def _on_one_line(text: str) -> str:

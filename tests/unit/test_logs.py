@@ -15,7 +15,7 @@ from pathlib import Path
 import pydicom.config
 import pytest
 
-from m3node.logs import LONGEST, TALKERS, correlated, describe, set_up, to_terminal
+from m3node.logs import LONGEST, TALKERS, about_nothing, correlated, describe, set_up, to_terminal
 from m3node.settings import LogSettings
 from small_disk import small_disk
 
@@ -166,6 +166,46 @@ def test_a_line_says_what_it_was_about_as_long_as_that_lasts(capsys: pytest.Capt
         "inside [run=1.2.g1 study=1.1 destination=pacs]",
         "between [run=1.2.g1 study=1.1]",
         "outside",
+    ]
+
+
+def test_a_line_for_people_does_not_repeat_what_it_has_said_but_run_and_study_are_always_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = logging.getLogger("m3node")
+    with correlated(run="1.2.3.g1", study="1.1", series="1.2.3"):
+        set_up(LogSettings(), "worker-0")
+        log.info("run 1.2.3.g1 begins")
+        with correlated(destination="pacs"):
+            log.info("pacs: stored")
+            log.info("pacs-2: stored")
+        set_up(LogSettings(format="json"), "worker-0")
+        log.info("run 1.2.3.g1 begins")
+    set_up(LogSettings(), "keeper")
+    with correlated(study="1.1", series="1.2.3"):
+        log.info("series 1.2.3 waits")
+        log.info("series 1.2.3.4 waits, not 91.2.3")
+    *lines, as_json, told, another = capsys.readouterr().err.splitlines()
+    assert [line.partition("worker-0: ")[2] for line in lines] == [
+        "run 1.2.3.g1 begins [run=1.2.3.g1 study=1.1]",
+        "pacs: stored [run=1.2.3.g1 study=1.1]",
+        "pacs-2: stored [run=1.2.3.g1 study=1.1 destination=pacs]",
+    ]
+    assert json.loads(as_json)["ids"] == {"run": "1.2.3.g1", "study": "1.1", "series": "1.2.3"}
+    assert told.endswith("series 1.2.3 waits [study=1.1]")
+    assert another.endswith(" [study=1.1 series=1.2.3]")
+
+
+def test_what_is_said_beside_the_work_is_not_about_it(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up(LogSettings(), "receiver 0")
+    log = logging.getLogger("m3node")
+    with correlated(association="7"):
+        with about_nothing():
+            log.info("others")
+        log.info("ours: 7 new")
+    assert [line.partition("0: ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "others",
+        "ours: 7 new [association=7]",
     ]
 
 

@@ -31,6 +31,7 @@ from m3node.intake.receive.shared import Shared
 from m3node.intake.receive.spool import Spool
 from m3node.intake.receive.tls_door import TlsDoor
 from m3node.layout import DataLayout
+from m3node.logs import correlated
 from m3node.metrics import counting
 from m3node.settings import ListenerSettings, Settings
 
@@ -116,7 +117,7 @@ class Receiver:
         with self._lock:
             served = self._served.setdefault(number, _Served(connection))
         try:
-            with connection:
+            with connection, correlated(association=str(number)):
                 tls = None
                 if over_tls and (tls := self._door.admit(connection, lambda: served.ended)) is None:
                     return

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from m3node.logs import about_nothing
+
 TIMES = 3
 """So often a line stands in the log within a minute; then it is counted."""
 
@@ -56,8 +58,9 @@ class RepeatedLines:
         """Write a line, or count it."""
         with self._lock:
             now = self._clock()
-            for again in self._due(now):
-                self._logger.log(*again)
+            with about_nothing():  # others' refusals
+                for again in self._due(now):
+                    self._logger.log(*again)
             if line not in self._windows and len(self._windows) >= MOST:
                 line = OTHERS
             window = self._windows.setdefault(line, _Window(now, level))
