@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _READ = 16384
 """Of a TLS record (RFC 8446 5.1)."""
+
+_LARGEST = 1024 * 1024
+"""Bytes of a PDU. No acceptance is larger, and of data we take 16 KiB; a length above is noise, and would be kept."""
 
 _CONNECTED, _FAILED, _CLOSED = "Evt2", "Evt17", "Evt17"
 """Events of PS3.8 9.2.2, as pynetdicom names them."""
@@ -114,10 +118,12 @@ class Transport(AssociationSocket):
         return True  # also at the end of the stream, which the next reading finds
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Read so many bytes; fewer at the end of the stream."""
+        """Read so many bytes, all of them within the time for an answer; fewer at the end of the stream."""
+        if nr_bytes > _LARGEST:
+            raise ConnectionAbortedError  # as where the connection is lost: nothing behind it can be found
         taken, self._ahead = bytearray(self._ahead[:nr_bytes]), self._ahead[nr_bytes:]
         try:
-            taken += super().recv(nr_bytes - len(taken))
+            self._read(taken, nr_bytes)
         except OSError as error:
             self._lost(error)
             raise
@@ -127,6 +133,24 @@ class Transport(AssociationSocket):
             self.trouble = "it answers in TLS: set tls for it"
         self._answered = self._answered or bool(taken)
         return taken
+
+    def _read(self, taken: bytearray, count: int) -> None:
+        transport = self.socket
+        assert transport is not None  # as long as anybody reads
+        left = self._timeouts.response
+        deadline = time.monotonic() + left
+        try:
+            while len(taken) < count:
+                if left <= 0:
+                    raise TimeoutError  # each byte came in time, but a peer that drips would hold us for hours
+                transport.settimeout(left)
+                more = transport.recv(count - len(taken))
+                if not more:
+                    return
+                taken += more
+                left = deadline - time.monotonic()
+        finally:
+            transport.settimeout(self._timeouts.response)
 
     def send(self, bytestream: bytes) -> None:
         """Send all of it; a connection that breaks is an event, as pynetdicom has it."""

@@ -36,10 +36,13 @@ def server(authority: Authority) -> Shown:
 
 
 @contextmanager
-def connected(handle: Callable[[socket.socket, Listening], None], terms: Terms | None) -> Iterator[Transport]:
+def connected(
+    handle: Callable[[socket.socket, Listening], None], terms: Terms | None, response: float = 60.0
+) -> Iterator[Transport]:
     """A connection without anybody who reads it."""
     with listening(handle) as peer:
-        entity = Entity("M3NODE", Peer("PACS", "127.0.0.1", peer.port, terms), Timeouts(connect=60.0, response=60.0))
+        to = Peer("PACS", "127.0.0.1", peer.port, terms)
+        entity = Entity("M3NODE", to, Timeouts(connect=60.0, response=response))
         association = Association(entity, "requestor")
         transport = entity._create_socket(association, AddressInformation("", 0), None)
         request = A_ASSOCIATE()
@@ -121,6 +124,38 @@ def test_why_the_peer_broke_the_connection_is_read_also_by_who_only_sends(
         wait_for(lambda: readable(transport))
         wait_for(lambda: transport.send(b"who is there?") or transport.trouble)
         assert transport.trouble == "it does not know the authority that signed our certificate"
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_an_answer_has_its_time_however_it_drips(authority: Authority, server: Shown, over_tls: bool) -> None:
+    stop = threading.Event()
+
+    def drip(connection: socket.socket, state: Listening) -> None:
+        speaker = speaking(server).wrap_socket(connection, server_side=True) if over_tls else connection
+        with speaker:
+            while not stop.wait(0.02):
+                speaker.sendall(b"x")
+
+    with connected(drip, Terms(ca_file=authority.file) if over_tls else None, response=0.3) as transport:
+        try:
+            wait_for(lambda: transport.ready)
+            with pytest.raises(TimeoutError):
+                transport.recv(100_000)
+            assert transport.socket is not None
+            assert transport.socket.gettimeout() == 0.3
+        finally:
+            stop.set()
+
+
+def test_an_answer_that_is_larger_than_any_is_not_waited_for(authority: Authority) -> None:
+    def announce(connection: socket.socket, state: Listening) -> None:
+        connection.sendall(b"\x02\x00\xff\xff\xff\xff")
+        connection.recv(1)
+
+    with connected(announce, None) as transport:
+        assert transport.recv(6) == b"\x02\x00\xff\xff\xff\xff"
+        with pytest.raises(ConnectionAbortedError):
+            transport.recv(0xFFFFFFFF)
 
 
 @pytest.mark.parametrize(
