@@ -30,7 +30,9 @@ def add_parser(subparsers: Any) -> None:
 
 def handle(arguments: argparse.Namespace) -> int:
     """Serve the page until told to stop."""
-    return run_process(arguments, "web", partial(_serve, ready_file=arguments.ready_file))
+    from m3node.jobs.node.activity import audited  # noqa: PLC0415 - keeps --help and --version quick
+
+    return run_process(arguments, "web", audited("web", partial(_serve, ready_file=arguments.ready_file)))
 
 
 def _serve(settings: Settings, stop: threading.Event, *, ready_file: Path | None) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from typing import Any
 import pytest
 import trustme
 
+import audited
 from ledgers import opened_ledger
 from m3node.errors import ConfigError
 from m3node.jobs.locks import RoleHeldError, hold
@@ -357,3 +361,24 @@ def test_an_answer_that_nobody_reads_is_given_up(tmp_path: Path, monkeypatch: py
                 greedy.sendall(b"GET /static/style.css HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         wait_for(lambda: gone)
         assert get(port)[0] == 200
+
+
+def test_as_a_process_of_its_own_it_says_where_it_is_and_its_start_and_end_are_in_the_trail(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_text(f'data_dir = "{tmp_path / "data"}"\n[web]\nport = 0\n')
+    ready = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "m3node", "web", "--config", tmp_path / "node.toml", "--ready-file", ready]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for(ready.exists)
+            said = json.loads(ready.read_text())
+            assert said["pid"] == process.pid
+            assert get(said["web_port"]) == (200, b"ok\n")
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+    assert not ready.exists()
+    messages = audited.valid(tmp_path / "data" / "audit")
+    assert [(audited.code(message, "EventTypeCode"), audited.outcome(message)) for message in messages] == [
+        ("Application Start", "0"),
+        ("Application Stop", "0"),
+    ]
