@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from m3node.cli.main import build_parser
-from m3node.settings import Settings
+from m3node.settings import Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "systemd"
@@ -87,6 +87,43 @@ def test_the_drop_in_for_torch_gives_up_no_more_than_it_must() -> None:
         "ProcSubset",
     }
     assert set(service(FOLDER / "watched-folders.conf")) == {"ReadWritePaths"}
+
+
+def test_the_drop_in_for_credentials_hands_over_what_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_in = service(FOLDER / "credentials.conf")
+    assert set(drop_in) == {"LoadCredential", "Environment"}
+    loaded = {value.partition(":")[0] for value in drop_in["LoadCredential"]}
+    named = dict(value.split("=", 1) for value in drop_in["Environment"])
+    assert {value.removeprefix("%d/") for value in named.values()} == loaded
+    config = tmp_path / "m3node.toml"
+    config.write_text(
+        '[listener.tls]\ncertificate_file = "n.pem"\nca_file = "a.pem"\n[web]\ncertificate_file = "n.pem"\n'
+    )
+    for name, value in named.items():
+        monkeypatch.setenv(name, value.replace("%d", "/run/credentials/m3node.service"))
+    settings = load(config)
+    folder = Path("/run/credentials/m3node.service")
+    tls = settings.listener.tls
+    assert (tls.certificate_file, tls.key_file) == (Path("n.pem"), folder / "node.key")
+    assert (settings.web.key_file, settings.web.password_file) == (folder / "node.key", folder / "web.password")
+
+
+@pytest.mark.parametrize("drop_in", sorted(FOLDER.glob("*.conf")), ids=lambda path: path.name)
+def test_systemd_reads_the_unit_with_each_drop_in_without_a_word(
+    tmp_path: Path, drop_in: Path, program: Callable[[str], str]
+) -> None:
+    unit = there(FOLDER / "m3node.service", tmp_path)
+    folder = tmp_path / "m3node.service.d"
+    folder.mkdir()
+    (folder / drop_in.name).write_text(drop_in.read_text())
+    command = [program("systemd-analyze"), "verify", "--man=no", str(unit)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert [line for line in answer.stderr.splitlines() if "m3node" in line or drop_in.name in line] == []
+    (folder / drop_in.name).write_text(drop_in.read_text() + "NoSuchKey=1\n")
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "NoSuchKey" in answer.stderr  # it was looked at
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)

@@ -6,14 +6,19 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from fake_pacs import fake_pacs
+from m3node.health.exposition import exposition
+from m3node.layout import DataLayout
+from m3node.settings import Settings
 from quick_node import archive, made
 from quick_series import quick_series, series_uid
 from served import ServedNode
 
+INSTANCES = "m3node_instances_received_total"
 DEPLOYMENT = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 
 
@@ -21,6 +26,17 @@ def said(node: ServedNode, *words: str) -> dict[str, Any]:
     """What a command says, but for the times of asking and of the processes, and what the checks say of both."""
     tree: dict[str, Any] = json.loads(node.says(*words, "--json").stdout)
     return {name: value for name, value in tree.items() if name not in {"at", "roles", "disk", "workers", "checks"}}
+
+
+def trail_of(layout: DataLayout) -> bytes:
+    """What is in the audit trail."""
+    return b"".join(path.read_bytes() for path in sorted(layout.audit.glob("*.xml")))
+
+
+def counted(layout: DataLayout, name: str) -> float:
+    """The sum of a counter over all processes and values of its labels."""
+    text = exposition(Settings(data_dir=layout.root), time.time()).decode()
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + "{"))
 
 
 def lines(mark: str, data: Path, copy: Path) -> str:
@@ -47,6 +63,9 @@ def test_a_restored_node_says_the_same_and_does_nothing_twice(tmp_path: Path) ->
         before = said(node, "status"), said(node, "status", "--study", study), said(node, "jobs")
         done, offered = steps.read_text(), list(pacs.offered)
         assert node.stop() == 0
+        trail, received = trail_of(node.layout), counted(node.layout, INSTANCES)
+        assert trail
+        assert received
 
         mode = node.layout.root.stat().st_mode
         subprocess.run(["sh", "-c", lines("Back-up", node.layout.root, copy)], check=True)
@@ -55,9 +74,22 @@ def test_a_restored_node_says_the_same_and_does_nothing_twice(tmp_path: Path) ->
         assert not node.layout.locks.exists()
         assert not node.layout.database.exists()
         assert node.layout.root.stat().st_mode == mode
+        assert (node.layout.audit.stat().st_mode & 0o777, trail_of(node.layout)) == (0o700, trail)
 
         node.start()
         node.until(lambda: said(node, "status") == before[0])  # it comes a kind of file after the other
         assert (said(node, "status"), said(node, "status", "--study", study), said(node, "jobs")) == before
         assert node.stop() == 0
         assert (steps.read_text(), pacs.offered) == (done, offered)
+        # The trail goes on behind what it had, and counters do not begin anew.
+        assert trail_of(node.layout).startswith(trail)
+        assert len(trail_of(node.layout)) > len(trail)
+        assert counted(node.layout, INSTANCES) == received
+
+
+def test_the_document_says_of_every_folder_what_is_lost_without_it() -> None:
+    section = DEPLOYMENT.read_text(encoding="utf-8").partition("\n## Back-up\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)/`", "".join(line for line in section.splitlines() if line.startswith("| `"))))
+    layout = DataLayout(Path("data"))
+    folders = {name for name in dir(DataLayout) if isinstance(getattr(layout, name), Path)} - {"root"}
+    assert named == {getattr(layout, name).name for name in folders}
