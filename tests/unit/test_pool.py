@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from multiprocessing import Process
 from pathlib import Path
 
 import pytest
 
 from m3node.audit.trail import AuditTrail
-from m3node.intake.receive.channel import LARGEST, Message, Word, decoded
+from m3node.intake.receive.channel import LARGEST, Message, Word, channel_ends, decoded
 from m3node.intake.receive.pool import Pool, Worker
 from m3node.settings import Caller, ListenerSettings, Settings
 
@@ -34,8 +35,7 @@ def pool(tmp_path: Path, selector: selectors.BaseSelector) -> Pool:
 @pytest.fixture
 def receiver(pool: Pool) -> Iterator[socket.socket]:
     """The other end of a receiver's channel, for a receiver that is not there."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
+    ours, theirs = channel_ends()
     theirs.settimeout(30)
     worker = Worker(number=0, process=Process(), channel=ours, started_at=0.0, ready=True)
     pool._workers.append(worker)
@@ -62,15 +62,85 @@ def test_answers_wait_for_a_receiver_that_does_not_read_and_none_is_lost(pool: P
     assert heard == [Message(Word.ANSWER, number, "granted") for number in range(MANY)]
 
 
-def test_a_connection_that_no_receiver_takes_is_not_counted(
-    pool: Pool, receiver: socket.socket, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def callers() -> Iterator[Callable[[Pool], socket.socket]]:
+    """Makes connections, of which the pool gets one end; a test that reads the other one sees whether it is closed."""
+    with ExitStack() as stack:
+
+        def connect(pool: Pool) -> socket.socket:
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            pool.give(ours, "10.1.2.3", Word.SERVE)
+            return theirs
+
+        yield connect
+
+
+def taken(receiver: socket.socket) -> tuple[Message, socket.socket]:
+    said, handles, _, _ = socket.recv_fds(receiver, LARGEST, 1)
+    return decoded(said), socket.socket(fileno=handles[0])
+
+
+def closed(caller: socket.socket) -> bool:
+    try:
+        return caller.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_connections_wait_for_a_receiver_that_does_not_read_and_none_is_closed(
+    pool: Pool, receiver: socket.socket, callers: Callable[[Pool], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = []
+    while pool.ready:  # what comes later stays in the order of the port
+        waiting.append(callers(pool))
+        assert len(waiting) < 100, "a busy receiver is given more than it could have read"
+    assert caplog.messages == ["no receiver can take a connection now: new ones wait"]
+    assert not any(closed(caller) for caller in waiting)
+    numbers = set()
+    for caller in waiting:
+        message, connection = taken(receiver)
+        assert message.word is Word.SERVE
+        numbers.add(message.number)
+        with connection:
+            connection.send(b"!")
+        assert caller.recv(1) == b"!"
+        assert closed(caller)  # nobody else has kept a handle
+        talk(pool)
+    assert len(numbers) == len(waiting) == pool.connections.waiting
+    assert pool.ready
+    talk(pool)  # and the loop has nothing to wake up for
+    assert [events for _, events in pool.selector.select(timeout=0)] == []
+
+
+def test_a_connection_that_comes_while_a_receiver_dies_waits_for_the_next_one(
+    pool: Pool, receiver: socket.socket, callers: Callable[[Pool], socket.socket]
 ) -> None:
     receiver.close()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        pool.give(ours, "10.1.2.3", Word.SERVE)
+    caller = callers(pool)
+    assert not closed(caller)
+    assert not pool.ready
     assert pool.connections.waiting == 0
-    assert "no receiver could take a connection" in caplog.text
+    ours, theirs = channel_ends()
+    with ours, theirs:
+        worker = Worker(number=1, process=Process(), channel=ours, started_at=0.0)
+        pool._workers.append(worker)
+        pool.selector.register(ours, selectors.EVENT_READ, worker)
+        theirs.send(Message(Word.READY).encoded())
+        pool.talk(worker, selectors.EVENT_READ)
+        taken(theirs)[1].close()
+    assert pool.ready
+
+
+def test_what_nobody_has_taken_is_closed_when_the_node_stops(
+    pool: Pool, receiver: socket.socket, callers: Callable[[Pool], socket.socket]
+) -> None:
+    pool._workers[0].ready = False
+    caller = callers(pool)
+    assert not closed(caller)
+    pool.selector.unregister(pool._workers.pop().channel)
+    pool.stop()
+    assert closed(caller)
 
 
 def test_a_title_with_a_space_is_asked_for_whole(pool: Pool, receiver: socket.socket) -> None:

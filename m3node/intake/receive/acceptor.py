@@ -30,7 +30,8 @@ LOGGER = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 
-_BACKLOG = 128
+_BACKLOG = 1024
+"""Connections that wait in order while the receivers are busy; who comes when it is full has to try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _run(
 ) -> None:
     announced = accepting = False
     while not stop.is_set():
-        # At the start until all receivers are there, and later when none is, connections wait in the kernel's backlog.
+        # At the start until all receivers are there, and later while none takes any, connections wait in the kernel's
+        # backlog.
         if (pool.ready if announced else pool.complete) != accepting:
             accepting = not accepting
             for door in doors:
@@ -128,12 +130,13 @@ def _tell_of_room(room: Watermark) -> None:
 def _accept(pool: Pool, door: _Door) -> None:
     try:
         connection, address = door.socket.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return  # the peer has gone again
     except OSError as error:
         pool.lines.say(logging.WARNING, f"cannot accept a connection: {error.strerror}")
         time.sleep(_POLL_SECONDS)  # out of file handles, for one: it waits in the backlog and would be tried at once
         return
-    with connection:  # the receiver has its own copy of the handle
-        pool.give(connection, address[0], Word.SERVE_TLS if door.tls else Word.SERVE)
+    pool.give(connection, address[0], Word.SERVE_TLS if door.tls else Word.SERVE)
 
 
 @contextmanager

@@ -6,11 +6,15 @@ for an association, and once for an instance only where instances a minute are l
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
 
 LARGEST = 256
 """Bytes of a message; the longest text is an AE title or the name of a setting."""
+
+_UNREAD_BYTES = 16 * 1024
+"""Some forty messages: connections that a busy receiver has not taken wait in the order of the port instead."""
 
 
 class Word(StrEnum):
@@ -66,3 +70,11 @@ def decoded(message: bytes) -> Message:
     """Read a message; the other end is of the same release, so that it is one."""
     word, number, text = message.decode().split(" ", 2)
     return Message(Word(word), int(number), text)
+
+
+def channel_ends() -> tuple[socket.socket, socket.socket]:
+    """Make a channel: the acceptor's end, which never waits, and the receiver's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
+    return ours, theirs

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 from m3node.audit.events import SecurityAlert
 from m3node.audit.trail import AuditTrail
-from m3node.intake.receive.channel import LARGEST, Message, Word, decoded
+from m3node.intake.receive.channel import LARGEST, Message, Word, channel_ends, decoded
 from m3node.intake.receive.connections import Connections
 from m3node.intake.receive.desk import encoded_turn
 from m3node.intake.receive.rates import LONGEST_PAUSE, Rates, Turn
@@ -45,6 +45,15 @@ class Worker:
     unsent: deque[bytes] = field(default_factory=deque)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A connection that no receiver could take yet."""
+
+    connection: socket.socket
+    address: str
+    word: Word
+
+
 class Pool:
     """The receiver processes, and the counts over all of them.
 
@@ -65,6 +74,7 @@ class Pool:
         self._trail = trail
         self._workers: list[Worker] = []
         self._due: dict[int, float] = {}
+        self._held: deque[_Held] = deque()
         listener = settings.listener
         self.connections = Connections(
             max_waiting=listener.max_waiting,
@@ -92,21 +102,20 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        """Whether any receiver can take a connection."""
-        return any(worker.ready for worker in self._workers)
+        """Whether a connection would be taken: some receiver is there, and not all of them have too much to read."""
+        return not self._held and any(worker.ready for worker in self._workers)
 
     def start(self, number: int) -> None:
         """Start a receiver."""
         # Spawned, not forked: the process that calls us may have threads, and a fork would copy their locks.
         context = multiprocessing.get_context("spawn")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = channel_ends()
         process = context.Process(
             target=receive, args=(self.settings, theirs, number), name=f"m3node-receiver-{number}", daemon=False
         )
         process.start()
         counting.process_started(f"receiver-{number}")
         theirs.close()  # else a dead receiver's channel would not end
-        ours.setblocking(False)
         worker = Worker(number=number, process=process, channel=ours, started_at=time.monotonic())
         self._workers.append(worker)
         self.selector.register(ours, selectors.EVENT_READ, worker)
@@ -119,33 +128,45 @@ class Pool:
             self.start(number)
 
     def give(self, connection: socket.socket, address: str, word: Word) -> None:
-        """Pass a connection to the least busy receiver; to another when that one is just dying.
+        """Pass a connection to the least busy receiver; hold it until one can take it when none can.
 
         Parameters
         ----------
         connection : socket.socket
-            Its handle stays the caller's to close.
+            Closed here in the end: a receiver has its own handle.
         address : str
             Of the peer.
         word : Word
             `Word.SERVE` or `Word.SERVE_TLS`.
         """
+        self._held.append(_Held(connection, address, word))
+        self._give_held()
+        if self._held:
+            self.lines.say(logging.WARNING, "no receiver can take a connection now: new ones wait")
+
+    def _give_held(self) -> None:
+        """Pass on what is held, as far as receivers take it; be told when they take more."""
+        while self._held and self._pass_on(self._held[0]):
+            self._held.popleft().connection.close()
+        for worker in self._workers:
+            self._watch(worker)
+
+    def _pass_on(self, held: _Held) -> bool:
         if (displaced := self.connections.displaced()) is not None:
             number, owner = displaced
             for one in self._workers:
                 if one.number == owner:
                     self._send(one, Message(Word.CLOSE, number))
         for worker in sorted((w for w in self._workers if w.ready), key=lambda w: self.connections.load(w.number)):
-            number = self.connections.add(worker.number, address)
+            number = self.connections.add(worker.number, held.address)
             try:
-                socket.send_fds(worker.channel, [Message(word, number).encoded()], [connection.fileno()])
+                message = Message(held.word, number).encoded()
+                socket.send_fds(worker.channel, [message], [held.connection.fileno()])
             except OSError:
                 self.connections.remove(number)
                 continue  # its end of the channel is closed or full
-            return
-        self.lines.say(
-            logging.WARNING, "no receiver could take a connection; it is closed and the sender has to try again"
-        )
+            return True
+        return False
 
     def talk(self, worker: Worker, events: int) -> None:
         """Go on talking with a receiver that is ready for it, or see that it is gone."""
@@ -153,10 +174,14 @@ class Pool:
             self._send_rest(worker)
         if events & selectors.EVENT_READ and not self._listen_to(worker):
             self._bury(worker)
+        if self._held:
+            self._give_held()
 
     def stop(self) -> None:
         """End all receivers; open associations have ``jobs.drain_seconds`` to end by themselves."""
         self._due.clear()
+        while self._held:
+            self._held.popleft().connection.close()
         for worker in self._workers:
             self._send(worker, Message(Word.STOP))
         deadline = time.monotonic() + self.settings.jobs.drain_seconds + ABORT_SECONDS
@@ -228,7 +253,11 @@ class Pool:
                 worker.unsent.clear()  # it is gone, which its channel's end says next
             else:
                 worker.unsent.popleft()
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.unsent else 0)
+        self._watch(worker)
+
+    def _watch(self, worker: Worker) -> None:
+        more = worker.unsent or (self._held and worker.ready)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if more else 0)
         self.selector.modify(worker.channel, wanted, worker)
 
     def _forget(self, worker: Worker) -> int:
