@@ -275,6 +275,8 @@ def test_who_may_still_come_in_the_clear_is_named_where_there_is_tls(working: Pa
     changed = over_tls(authority, authority.issue("node"))
     (warning,) = find_surprises(load(working, changed))
     assert warning.startswith("CT1 may come in the clear")
+    pinned = {"ae_title": "CT3", "certificate_sha256": ["0" * 64]}
+    assert warning in find_surprises(load(working, {**changed, "listener.callers": [*TWO_CALLERS, pinned]}))
     assert list(find_surprises(load(working, {**changed, "listener.plain": False}))) == []
 
 
@@ -291,6 +293,7 @@ def test_who_is_known_by_a_title_alone_is_named_where_callers_show_no_certificat
     ("days", "words"),
     [
         (10.2, ["listener.tls.certificate_file expires in 10 days: "]),
+        (0.5, ["listener.tls.certificate_file expires in 0 days: "]),
         (-2, ["listener.tls.certificate_file has expired: "]),
         (31, []),
     ],

@@ -152,6 +152,14 @@ def test_what_came_in_one_record_with_what_was_read_is_not_lost(context: ssl.SSL
         assert read(tls, 6, 0.05) == b"456789"
 
 
+def test_what_is_passed_over_is_passed_over_record_by_record(context: ssl.SSLContext) -> None:
+    with shaken(context) as (tls, peer, _):
+        peer.sendall(bytes(10_000))
+        tls.discard(60.0)
+        peer.sendall(b"END")
+        assert read(tls, 3) == b"END"
+
+
 def test_silence_is_told_from_an_end_within_a_pdu(context: ssl.SSLContext) -> None:
     with shaken(context) as (tls, peer, ours):
         let_wait(ours, 0.05)
@@ -197,7 +205,7 @@ def test_a_peer_that_takes_a_little_now_and_then_is_left_as_well(context: ssl.SS
 
         def sip() -> None:
             while not stop.wait(0.02):
-                peer.recv(4000)
+                peer.recv(200_000)
 
         sipping = threading.Thread(target=sip)
         sipping.start()
@@ -370,7 +378,12 @@ def test_a_handshake_has_its_time_and_no_more(authority: Authority, own: Shown, 
         (b"\x16\x03\x01", "it ended the connection during the handshake"),
     ],
 )
-def test_what_is_no_handshake_is_named(door: Door, words: bytes, why: str) -> None:
+def test_what_is_no_handshake_is_named_and_counted(
+    door: Door, words: bytes, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr("m3node.metrics.counting.association_ended", counted.append)
+
     def call(theirs: socket.socket) -> None:
         theirs.sendall(words)
         theirs.shutdown(socket.SHUT_WR)
@@ -379,6 +392,7 @@ def test_what_is_no_handshake_is_named(door: Door, words: bytes, why: str) -> No
 
     assert door.opens(call) is None
     assert [alert.reason for alert in door.alerts] == [f"TLS: {why}"]
+    assert counted == ["refused_tls"]
 
 
 def test_a_probe_that_connects_and_hangs_up_is_no_alert(door: Door) -> None:
