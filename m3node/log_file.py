@@ -58,7 +58,10 @@ class BoundedFile(logging.Handler):
         super().close()
 
     def _write(self, line: bytes) -> None:
-        size = os.fstat(self._fd).st_size
+        found = os.fstat(self._fd)
+        if not found.st_nlink:  # somebody has removed it to make room, which there is only once we let go of it
+            self._open_anew()
+        size = 0 if not found.st_nlink else found.st_size
         if size and size + len(line) > self._max_bytes:
             self._put_aside()
         # What was cut off by a full disk must not be taken for the beginning of this one.
@@ -72,6 +75,9 @@ class BoundedFile(logging.Handler):
                 self._aside(number).replace(self._aside(number + 1))
         with suppress(FileNotFoundError):
             self._path.replace(self._aside(1))
+        self._open_anew()
+
+    def _open_anew(self) -> None:
         before, self._fd = self._fd, self._opened()
         os.close(before)
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,36 @@ def test_each_month_has_a_file(tmp_path: Path) -> None:
     files.append(tmp_path, b"<a/>", ends_of_2026)
     files.append(tmp_path, b"<b/>", ends_of_2026 + 1)
     assert [path.name for path in files.months(tmp_path)] == ["2026-12.xml", "2027-01.xml"]
+
+
+def test_a_month_is_one_of_utc_wherever_the_machine_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")  # fourteen hours ahead
+    time.tzset()
+    files.append(tmp_path, b"<a/>", 1_798_761_599.0)
+    monkeypatch.undo()
+    time.tzset()
+    assert [path.name for path in files.months(tmp_path)] == ["2026-12.xml"]
+
+
+def test_a_clock_that_is_set_back_loses_and_overwrites_nothing(tmp_path: Path) -> None:
+    month = 31 * 86_400.0
+    for number, moment in enumerate((month, 0.0, month, 0.0)):
+        files.append(tmp_path, b"<%d/>" % number, moment)
+    assert [path.read_bytes() for path in files.months(tmp_path)] == [b"<1/>\n<3/>\n", b"<0/>\n<2/>\n"]
+
+
+def test_a_line_is_on_disk_before_its_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk: list[bytes] = []
+    sync = os.fdatasync
+
+    def seen(handle: int) -> None:
+        sync(handle)
+        on_disk.append((tmp_path / "1970-01.xml").read_bytes())
+
+    monkeypatch.setattr(os, "fdatasync", seen)
+    files.append(tmp_path, b"<a/>", 0.0)
+    files.append(tmp_path, b"<b/>", 0.0)
+    assert on_disk == [b"<a/>\n", b"<a/>\n<b/>\n"]
 
 
 def test_a_torn_line_is_ended_before_the_next(tmp_path: Path) -> None:

@@ -245,6 +245,16 @@ def test_a_file_goes_on_where_the_process_before_ended(tmp_path: Path) -> None:
     assert [line.rpartition(" ")[2] for line in lines_of(tmp_path / "keeper.log")] == ["first", "second"]
 
 
+def test_a_file_that_somebody_removes_to_make_room_is_let_go_of_and_begun_anew(tmp_path: Path) -> None:
+    set_up(LogSettings(folder=tmp_path), "keeper")
+    log, path = logging.getLogger("m3node"), tmp_path / "keeper.log"
+    log.info("before")
+    path.unlink()
+    log.info("after")
+    log.info("and on")
+    assert [line.rpartition(": ")[2] for line in lines_of(path)] == ["after", "and on"]
+
+
 def test_a_folder_that_cannot_be_written_is_said_and_the_process_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
