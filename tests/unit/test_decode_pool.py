@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import compress
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from m3node.errors import InputRejected
+from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
 from m3node.imaging import assemble as assembling
-from m3node.imaging import decode, decode_server
+from m3node.imaging import decode_server
 from m3node.imaging.assemble import assemble
 from m3node.imaging.decode import Job, decode_frames, decode_into
 from m3node.imaging.decode_client import close_waiting, lay_by, waiting_server
@@ -241,12 +244,18 @@ def test_one_core_and_all_cores_decode_jpeg_2000_alike(test_data: Path) -> None:
     assert int(one_core.max()) > 1000
 
 
-def test_a_preferred_codec_that_gives_up_leaves_the_work_to_another(
-    test_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = test_data / "ct_liver_j2k"
-    header = read_header(root / "000.dcm", root)
-    (expected,) = decode_frames(root / "000.dcm", header, [0])
-    monkeypatch.setitem(decode._SINGLE_THREADED, JPEG2000Lossless, "no such codec")
-    (decoded,) = decode_frames(root / "000.dcm", header, [0], single_threaded=True)
-    np.testing.assert_array_equal(decoded, expected)
+def test_a_damaged_jpeg_2000_stream_is_said_to_be_one_and_ends_no_process(tmp_path: Path) -> None:
+    """GDCM throws what nobody catches at a right size followed by noise."""
+    ds = pydicom.dcmread(
+        write_ct_series(tmp_path, np.zeros((1, 64, 64), int), axial_geometry((1, 64, 64), (2.0, 1.0, 1.0)), seed=1)[0]
+    )
+    stream = bytes.fromhex("ff4fff51002900000000004000000040") + bytes(8) + random.Random(0).randbytes(100)
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.save_as(tmp_path / "damaged.dcm")
+    header = read_header(tmp_path / "damaged.dcm", tmp_path)
+    for single_threaded in (False, True):
+        with pytest.raises(InputRejected) as caught:
+            decode_frames(tmp_path / "damaged.dcm", header, [0], single_threaded=single_threaded)
+        assert caught.value.reason is Reason.UNDECODABLE
