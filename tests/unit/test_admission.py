@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.intake.receive.admission import Admission, Admitted, Refusal, admission_of, within
-from m3node.intake.receive.peer import Peer, PeerTls, plain_address
+from m3node.intake.receive.peer import Peer, PeerTls, address_of, plain_address
 from m3node.settings import Caller, Destination, ListenerSettings, Settings
 from m3node.settings.tls import ListenerTls
 
@@ -197,6 +198,21 @@ def test_an_ipv6_address_lies_in_its_ranges_whatever_its_zone(address: IPv6Addre
         assert within(f"{address}{zone}", [network])
     other = IPv6Address(int(address) ^ 1)
     assert within(f"{other}{zone}", [IPv6Network(address)]) is False
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("::ffff:10.1.2.3", "10.1.2.3"), ("10.1.2.3", "10.1.2.3"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0")],
+)
+def test_an_ipv4_peer_is_shown_by_its_ipv4_address_also_where_both_protocols_are_served(
+    address: str, shown: str
+) -> None:
+    class Connection(socket.socket):
+        def getpeername(self) -> tuple[str, int]:
+            return address, 104
+
+    with Connection() as connection:
+        assert address_of(connection) == shown
 
 
 @pytest.mark.parametrize("address", ["", "unix", "10.1.2", "localhost"])

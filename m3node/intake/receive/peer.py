@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -37,6 +38,19 @@ class Peer:
 
     address: str
     tls: PeerTls | None = None
+
+
+def address_of(connection: socket.socket) -> str:
+    """Return whose connection it is, as logs and the audit trail show it: an IPv4 peer by its IPv4 address.
+
+    Raises
+    ------
+    OSError
+        The peer has gone.
+    """
+    address: str = connection.getpeername()[0]
+    found = plain_address(address)
+    return str(found) if isinstance(found, IPv4Address) else address
 
 
 def plain_address(address: str) -> IPv4Address | IPv6Address | None:

@@ -25,6 +25,7 @@ from m3node.intake.receive.admission import admission_of
 from m3node.intake.receive.association import HEARTBEAT_SECONDS, OpenLease
 from m3node.intake.receive.contexts import presentation_contexts
 from m3node.intake.receive.desk import Desk
+from m3node.intake.receive.peer import address_of
 from m3node.intake.receive.repeats import RepeatedLines
 from m3node.intake.receive.session import Session
 from m3node.intake.receive.shared import Shared
@@ -138,7 +139,7 @@ class Receiver:
         if served is None:
             return
         with suppress(OSError):
-            address = served.connection.getpeername()[0]
+            address = address_of(served.connection)
             words = f"gave way to others: over {self._max_waiting} connections wait (listener.max_waiting)"
             self.lines.say(logging.WARNING, f"a connection from {address} asked for nothing and {words}")
             self._trail.record(SecurityAlert("limit", Node("", address), f"its connection {words}"))

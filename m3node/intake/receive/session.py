@@ -23,7 +23,7 @@ from m3node.intake.receive.contexts import COMMITMENT
 from m3node.intake.receive.desk import Desk
 from m3node.intake.receive.dimse import ReportRequest, StoreRequest
 from m3node.intake.receive.loop import ServedAssociation
-from m3node.intake.receive.peer import Peer
+from m3node.intake.receive.peer import Peer, address_of
 from m3node.intake.receive.shared import Shared
 from m3node.intake.receive.status import Answer
 from m3node.intake.receive.tls_socket import TlsConnection
@@ -63,7 +63,7 @@ class Session:
     ) -> None:
         self._shared = shared
         self._desk = desk
-        self._peer = Peer(connection.getpeername()[0], tls.shown if tls is not None else None)
+        self._peer = Peer(address_of(connection), tls.shown if tls is not None else None)
         self._calling = ""
         self._answers: Answers | None = None
         self._lease: OpenLease | None = None

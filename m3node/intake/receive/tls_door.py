@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from m3node.audit.events import Node, SecurityAlert
 from m3node.errors import ConfigError
+from m3node.intake.receive.peer import address_of
 from m3node.intake.receive.tls_socket import TlsConnection
 from m3node.metrics import counting
 from m3node.settings import ListenerTls
@@ -62,7 +63,7 @@ class TlsDoor:
             None when there is none: all has been said about it, and the socket is to be closed.
         """
         try:
-            address = connection.getpeername()[0]
+            address = address_of(connection)
         except OSError:
             return None  # gone already
         try:
