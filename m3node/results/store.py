@@ -106,7 +106,7 @@ def load_findings(folder: Path, *, masks: bool = True) -> Findings:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError, numbers of thousands of digits
         raise ResultError(f"{path} is damaged: {error}") from error
     if not isinstance(document, dict):
         raise ResultError(f"{path} is damaged: not a JSON object")
@@ -114,7 +114,7 @@ def load_findings(folder: Path, *, masks: bool = True) -> Findings:
         if not masks:
             return findings_from_json(document, _NoMasks())
         return findings_from_json(document, _load_masks(folder, document), _load_attention(folder, document))
-    except (KeyError, ValueError, TypeError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ResultError(f"{path} is damaged or incomplete: {error!r}") from error
 
 

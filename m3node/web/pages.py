@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from m3node.delivery.state import DeliveryState
 from m3node.errors import DatabaseError
@@ -147,7 +147,7 @@ def picture(request: Request) -> Response:
     found = pictures.picture(folder, request.path_params["picture"]) if folder is not None else None
     if found is None:
         return site.answer(request, 404, "There is no such picture, or retention has removed it.")
-    return Response(found, media_type=PNG) if isinstance(found, bytes) else FileResponse(found, media_type=PNG)
+    return Response(found, media_type=PNG)
 
 
 def job_list(request: Request) -> Response:

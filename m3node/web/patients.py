@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from m3node.errors import InputRejected
@@ -20,6 +21,9 @@ from m3node.layout import DataLayout
 
 KEPT_SECONDS = 60.0
 KEPT = 1000
+LONGEST_VALUE = 4096
+"""Bytes of a value that are looked at; a name has 64 letters in each of three alphabets (PS3.5 6.2)."""
+SHOWN_LETTERS = 128
 
 _CHARACTER_SET, _STUDY_DATE, _ACCESSION, _DESCRIPTION = 0x00080005, 0x00080020, 0x00080050, 0x00081030
 _NAME, _ID, _BIRTH_DATE, _SEX = 0x00100010, 0x00100020, 0x00100030, 0x00100040
@@ -135,9 +139,18 @@ def _entries(folder: Path, *, folders: bool) -> Iterable[Path]:
 
 def _read(path: Path) -> Patient:
     try:
-        return _patient(open_part10(path, name="an object", tags=_TAGS, digest=False, until=_SEX).data_set)
+        return _patient(_shortened(open_part10(path, name="an object", tags=_TAGS, digest=False, until=_SEX).data_set))
     except (InputRejected, *PARSER_ERRORS):
         return DAMAGED
+
+
+def _shortened(ds: Dataset) -> Dataset:
+    """Cut values that are no names any more: in Implicit VR one may have gigabytes, and takes as long to be decoded."""
+    for tag in _TAGS:
+        element = ds.get_item(tag) if tag in ds else None
+        if isinstance(element, RawDataElement) and element.value is not None and len(element.value) > LONGEST_VALUE:
+            ds[tag] = element._replace(value=element.value[:LONGEST_VALUE], length=LONGEST_VALUE)
+    return ds
 
 
 def _patient(ds: Dataset) -> Patient:
@@ -160,13 +173,13 @@ def shown_name(value: str) -> str:
     """
     groups = [_group(group) for group in value.split("=")]
     groups = [group for group in groups if group]
-    return " ".join([*groups[:1], *(f"({group})" for group in groups[1:2])])
+    return " ".join([*groups[:1], *(f"({group})" for group in groups[1:2])])[: 2 * SHOWN_LETTERS]
 
 
 def _group(group: str) -> str:
     family, *rest = (_line(part) for part in group.split("^"))
     given = " ".join(part for part in rest if part)
-    return ", ".join(part for part in (family, given) if part)
+    return ", ".join(part for part in (family, given) if part)[:SHOWN_LETTERS]
 
 
 def _date(value: str) -> str:
@@ -176,4 +189,4 @@ def _date(value: str) -> str:
 
 def _line(value: str) -> str:
     """Return a value as one short line: what steers a terminal, or turns a line around, steers nothing here."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in value).split())[:128]
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in value).split())[:SHOWN_LETTERS]

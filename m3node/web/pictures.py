@@ -22,6 +22,10 @@ RUN_NAME = re.compile(r"[0-9.]{1,64}(\.[0-9a-f]{1,64})?\.g[0-9]{1,9}(\.[0-9a-f]{
 SHOWN = 24
 """Frames of a capture that are shown; there may be many more."""
 
+LARGEST = 64_000_000
+"""Bytes of an overlay; ours have some hundred thousand."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FRAME = re.compile(r"attention-([1-9][0-9]{0,3})\.png")
 _ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
 
@@ -45,7 +49,7 @@ def folder_of(layout: DataLayout, run: str) -> Path | None:
 def pictures_of(folder: Path) -> dict[str, str]:
     """Return names of a run's pictures, and what each shows."""
     found: dict[str, str] = {}
-    if (folder / OVERLAY).is_file():
+    if _is_plain(folder / OVERLAY):
         found[OVERLAY] = "Key slices with the liver's outline, lesions and sizes"
     capture = _capture(folder)
     if capture is not None:
@@ -54,10 +58,10 @@ def pictures_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def picture(folder: Path, name: str) -> Path | bytes | None:
-    """Return a picture as a PNG file or its content; None where there is none of that name."""
+def picture(folder: Path, name: str) -> bytes | None:
+    """Return a picture as PNG; None where there is none of that name."""
     if name == OVERLAY:
-        return folder / OVERLAY if (folder / OVERLAY).is_file() else None
+        return _overlay(folder / OVERLAY)
     asked = _FRAME.fullmatch(name)
     capture = _capture(folder) if asked else None
     if asked is None or capture is None or int(asked[1]) > capture.frames:
@@ -74,6 +78,22 @@ def picture(folder: Path, name: str) -> Path | bytes | None:
     content = io.BytesIO()
     Image.frombytes("RGB", (capture.columns, capture.rows), pixels).save(content, format="PNG")
     return content.getvalue()
+
+
+def _overlay(path: Path) -> bytes | None:
+    """Return the file, when it is a PNG of ours: no link to something else, and not without end."""
+    if not _is_plain(path):
+        return None
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except OSError:
+        return None  # retention was faster
+    return content if content.startswith(_SIGNATURE) and len(content) <= LARGEST else None
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _capture(folder: Path) -> _Capture | None:

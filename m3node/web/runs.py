@@ -134,9 +134,19 @@ def _findings(folder: Path | None) -> Findings | None:
     if folder is None or not (folder / FINDINGS_FILE).exists():
         return None
     try:
-        return load_findings(folder, masks=False)
+        findings = load_findings(folder, masks=False)
     except ResultError:
         return None
+    return findings if all(_is_measured(lesion) for lesion in findings.lesions) else None
+
+
+def _is_measured(lesion: Lesion) -> bool:
+    """Whether numbers are numbers, which nobody asks of a file that we wrote before it is shown."""
+    of = lesion.measurements
+    lengths = (of.longest.length_mm, of.perpendicular.length_mm)
+    numbers = (*lengths, of.volume_ml, of.hu_mean, of.hu_sd, of.hu_liver_mean, lesion.score, lesion.key_slice)
+    # An integer may have any number of digits; a float has an end.
+    return all(isinstance(number, float) or (isinstance(number, int) and abs(number) < 2**53) for number in numbers)
 
 
 def _views(findings: Findings | None) -> str:

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ from m3node.results.findings import Outcome
 from m3node.results.objects import ObjectKind
 from m3node.results.store import save_findings
 from m3node.settings import Settings
-from m3node.web import patients, words
+from m3node.web import patients, pictures, words
 from m3node.web.advice import WHAT_TO_DO
 from m3node.web.site import Site
 from made_findings import made_findings
@@ -286,9 +286,52 @@ def test_a_study_that_is_unknown_or_none_is_told(client: TestClient) -> None:
 def test_nothing_but_pictures_of_runs_is_given_away(node: Node, client: TestClient, address: str) -> None:
     answer(node)
     (node.layout.results / "secret").mkdir()
-    (node.layout.results / "secret" / "overlay.png").write_bytes(b"secret")
+    Image.new("RGB", (8, 8)).save(node.layout.results / "secret" / "overlay.png")
     assert client.get("/runs/1.2.g1/overlay.png").status_code == 200
     assert client.get(address).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: "[" * 100_000,
+        lambda _: "1" * 5000,
+        lambda _: "[]",
+        lambda text: text[:-100],
+        lambda text: text.replace('"score": ', '"score": "x", "was": '),
+        lambda text: re.sub(r'"key_slice": [0-9]+', '"key_slice": null', text),
+        lambda text: re.sub(r'"volume_ml": [0-9.]+', f'"volume_ml": {10**400}', text),
+        lambda text: re.sub(r'"parameters": \{[^}]*\}', '"parameters": 3', text),
+        lambda text: re.sub(r'"lesions": \[', '"lesions": [7, ', text),
+    ],
+)
+def test_findings_that_are_damaged_spoil_no_page(node: Node, client: TestClient, damage: Callable[[str], str]) -> None:
+    findings = node.layout.results / answer(node) / "findings.json"
+    whole = findings.read_text()
+    assert shown(client, f"/studies/{STUDY}").xpath("//tr[@data-lesion]")
+    findings.write_text(damage(whole))
+    assert findings.read_text() != whole
+    tree = shown(client, f"/studies/{STUDY}")
+    assert not tree.xpath("//tr[@data-lesion]")
+    assert tree.xpath("//img")
+
+
+def test_an_overlay_that_is_none_is_not_given_away(
+    node: Node, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = node.layout.results / answer(node) / "overlay.png"
+    picture = overlay.read_bytes()
+    assert client.get("/runs/1.2.g1/overlay.png").content == picture
+    monkeypatch.setattr(pictures, "LARGEST", len(picture) - 1)
+    assert client.get("/runs/1.2.g1/overlay.png").status_code == 404
+    monkeypatch.undo()
+    overlay.write_bytes(b"<html>")
+    assert client.get("/runs/1.2.g1/overlay.png").status_code == 404
+    overlay.unlink()
+    (node.layout.root / "elsewhere.png").write_bytes(picture)
+    overlay.symlink_to(node.layout.root / "elsewhere.png")
+    assert client.get("/runs/1.2.g1/overlay.png").status_code == 404
+    assert not shown(client, f"/studies/{STUDY}").xpath("//img")
 
 
 # Whose it is
@@ -328,6 +371,28 @@ def test_an_object_that_cannot_be_read_spoils_nothing(node: Node, client: TestCl
     for content in (b"", b"nonsense", path.read_bytes()[:200]):
         path.write_bytes(content)
         assert "cannot be read" in words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0])
+
+
+def test_of_a_value_without_end_the_beginning_is_shown(node: Node, client: TestClient) -> None:
+    node.receive("1.2")
+    path = write_received(node.layout.spool, STUDY, StudyDescription="x")
+    meta = path.read_bytes()[: path.read_bytes().index(b"\x08\x00\x05\x00")].replace(
+        b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0"
+    )
+    name, many = b"a^" * 1_000_000, b"9" * 1_000_000
+    path.write_bytes(
+        meta
+        + b"\x10\0\x10\0"
+        + len(name).to_bytes(4, "little")
+        + name
+        + b"\x10\0\x20\0"
+        + len(many).to_bytes(4, "little")
+        + many
+    )
+    heading = words_of(shown(client, f"/studies/{STUDY}").xpath("//h1")[0])
+    assert heading.startswith("a, a a a")
+    assert len(heading) <= 128
+    assert len(client.get("/studies").content) < 10_000
 
 
 def test_no_more_of_an_object_is_read_than_says_whose_it_is(node: Node, client: TestClient) -> None:
@@ -500,6 +565,17 @@ def test_why_something_cannot_be_done_is_told(node: Node, client: TestClient) ->
     assert "was removed (retention.results_days)" in words_of(
         tree.xpath("//p[@class='message bad'][@role='status']")[0]
     )
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x\0y", "../../x", "/etc/passwd", "é" * 200, ""])
+def test_a_name_that_can_be_none_is_refused_like_any_other(node: Node, client: TestClient, name: str) -> None:
+    letter(node, answer(node))
+    token = token_on(client, "/dead")
+    for fields in ({"run": name or " "}, {"destination": "pacs", "name": name}, {"destination": name, "name": "x"}):
+        for address in ("/requeue", "/cancel"):
+            answered = client.post(address, data={**fields, "token": token, "back": "/dead"}, headers=FROM_HERE)
+            assert answered.status_code == 200
+            assert tree_of(answered.text).xpath("//p[@class='message bad'][@role='status']")
 
 
 def away(*_: object, **_more: object) -> None:

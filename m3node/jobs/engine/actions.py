@@ -33,6 +33,10 @@ _log = logging.getLogger(__name__)
 ANEW = "to have the series analysed again, send all of it under a new Series Instance UID"
 
 
+LONGEST_NAME = 240
+"""A file system takes 255, the ending among them."""
+
+
 class Refused(M3NodeError):  # noqa: N818 - what it is called to the person who asked
     """What was asked for cannot be done; the message says why, and what can."""
 
@@ -193,7 +197,7 @@ class Actions:
         known = sorted(box.name for box in self._layout.outbox.glob("*/"))
         if destination not in known:
             raise Refused(f"nothing was ever queued for a destination {destination!r}; there is: {', '.join(known)}")
-        if not name or Path(name).name != name:
+        if not _names_a_file(name):
             raise Refused(f"{name!r} names no delivery; m3node jobs --dead and m3node status --study show the names")
 
     def _check_wanted(self, destination: str, name: str) -> None:
@@ -231,8 +235,10 @@ class Actions:
 
     def _manifest(self, run: str) -> Manifest:
         path = self._layout.manifests / f"{run}.json"
-        if Path(run).name != run or not path.is_file():
-            if (self._layout.results / Path(run).name / FINDINGS).exists():
+        if not _names_a_file(run):
+            raise Refused(f"{run!r} names no run; see m3node jobs")
+        if not path.is_file():
+            if (self._layout.results / run / FINDINGS).exists():
                 raise Refused(
                     f"{run} was not fit to be looked at, and is not queued; send what is missing, or all of it"
                 )
@@ -245,6 +251,11 @@ class Actions:
         except ResultError as error:
             _log.warning("%s", error)
             return None
+
+
+def _names_a_file(name: str) -> bool:
+    """Whether a file of ours may be called so: what somebody typed may have slashes, NULs, or more than a name can."""
+    return Path(name).name == name != "" and name.isascii() and name.isprintable() and len(name) <= LONGEST_NAME
 
 
 def _check_repeatable(run: str, record: RunRecord | None) -> None:
