@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 from m3node.audit.coalescing import Coalescing
 from m3node.audit.events import (
@@ -51,6 +52,17 @@ KEPT = 1000
 AGAIN_SECONDS = 5.0
 """How long what waits in memory waits at least, when nothing else is recorded meanwhile."""
 REMINDER_SECONDS = 60.0
+LAST_SECONDS = 1.0
+"""How long the end of a process waits for a thread that is writing: its disk may hang."""
+
+
+_open: WeakSet[AuditTrail] = WeakSet()
+
+
+def write_now() -> None:
+    """Write what is counted or waits; for a process that ends without its end being noticed (`os._exit`)."""
+    for trail in list(_open):
+        trail.write_in(LAST_SECONDS)
 
 
 class AuditTrail:
@@ -88,6 +100,7 @@ class AuditTrail:
         self._timer: threading.Timer | None = None
         self._said_at: float | None = None
         self.lost = 0
+        _open.add(self)
 
     def record(self, event: Event, *, at: float | None = None) -> None:
         """Add an event.
@@ -120,6 +133,17 @@ class AuditTrail:
                 self._timer = None
             self._flush()
         atexit.unregister(self.close)
+
+    def write_in(self, seconds: float) -> None:
+        """Write what is counted or waits, unless a thread that is writing does not come to its end in time."""
+        if not self._lock.acquire(timeout=seconds):
+            return
+        try:
+            with _nothing_for_the_caller():
+                self._write_counts(all_of_them=True)
+                self._flush()
+        finally:
+            self._lock.release()
 
     def _write_counts(self, *, all_of_them: bool = False) -> None:
         for alert, more in self._coalescing.due(self._clock(), all_of_them=all_of_them):

@@ -206,6 +206,22 @@ def test_what_is_counted_is_written_when_the_process_ends(tmp_path: Path) -> Non
     assert said(tmp_path) == ["limit: x", "limit: x (199 times more)"]
 
 
+def test_what_is_counted_is_written_by_a_process_that_ends_unnoticed(tmp_path: Path) -> None:
+    program = WRITER.replace("ApplicationActivity(True, ", "SecurityAlert('limit', Node('A', 'b'), ")
+    program = program.replace("import ApplicationActivity", "import Node, SecurityAlert").replace(".{number}", "")
+    program += "import os\nfrom m3node.audit.trail import write_now\nwrite_now()\nos._exit(0)\n"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path), "x"], input=b"", check=True)
+    assert said(tmp_path) == ["limit: x", "limit: x (199 times more)"]
+
+
+def test_a_thread_whose_disk_hangs_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    ours = opened(tmp_path)
+    with ours._lock:
+        ours.write_in(0.01)
+    ours.record(START)
+    assert len(said(tmp_path)) == 1
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.floats(0, 50)), max_size=60))
 def test_every_alert_is_counted_once_and_none_is_written_more_than_twice_a_minute(
     steps: list[tuple[str, float]],

@@ -168,6 +168,23 @@ def test_a_full_disk_is_said_once_and_what_was_counted_meanwhile_is_written_when
     ]
 
 
+def test_a_process_that_has_nothing_to_count_says_by_its_file_that_it_lives(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    often = PROCESS.replace(
+        "\ncounting.start(", "\ncounting.BEAT_SECONDS = counting.WRITE_SECONDS = 0.05\ncounting.start("
+    )
+    with subprocess.Popen([sys.executable, "-c", often, str(tmp_path), "keeper", "1", "wait"]) as idle:
+        try:
+            wait_for(lambda: instances(tmp_path) == 4)
+            path = tmp_path / "metrics" / "keeper.json"
+            before = path.stat().st_ino
+            os.utime(path, (0, 0))
+            wait_for(lambda: path.stat().st_mtime > 0)
+            assert path.stat().st_ino == before  # it takes no room, which a full disk would not have
+        finally:
+            idle.kill()
+
+
 def test_a_process_without_a_data_folder_counts_in_memory_alone(nothing: None, tmp_path: Path) -> None:
     counting._Writer(tmp_path / "not" / "made" / "keeper.json").write()
     counting.write_now()

@@ -12,6 +12,7 @@ import threading
 from pynetdicom import _config
 
 from m3node import logs
+from m3node.audit import trail
 from m3node.audit.trail import AuditTrail
 from m3node.intake.receive.channel import LARGEST, Message, Word, decoded
 from m3node.intake.receive.desk import AcceptorDesk, Channel
@@ -81,6 +82,7 @@ class _Process:
                 return
             if not said:
                 LOGGER.error("the acceptor is gone: ending, with what associations are open")
+                trail.write_now()
                 counting.write_now()
                 os._exit(1)
             self._obey(decoded(said), handles)

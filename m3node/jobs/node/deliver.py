@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from m3node.audit import trail
 from m3node.delivery.association import hang_up_all
 from m3node.delivery.commitment import act_on_reports, review_stored
 from m3node.delivery.courier import Courier
@@ -46,6 +47,7 @@ def run_deliver(settings: Settings, stop: threading.Event) -> None:
         Ends the role in order.
     """
     if not deliver_until(settings, stop):
+        trail.write_now()
         counting.write_now()
         logging.shutdown()
         os._exit(0)
