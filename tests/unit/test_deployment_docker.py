@@ -11,14 +11,18 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from cryptography import x509
 
+from certified import Authority
 from dockerfile import history, stages, violations
 from m3node.cli.config import find_surprises
 from m3node.settings import load
@@ -270,3 +274,70 @@ def test_a_page_of_this_machine_has_to_answer(
 
 def test_a_node_that_says_nothing_is_not_healthy(tmp_path: Path) -> None:
     assert health(tmp_path, "")[0] == 1
+
+
+@pytest.fixture
+def healthcheck() -> ModuleType:
+    """The script as a module: faster than a process for each question."""
+    spec = spec_from_file_location("healthcheck", DOCKER / "healthcheck.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK", b"HTTP/1.1 404 Not Found", b"no HTTP"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
+def test_a_page_over_https_is_asked_on_this_machine_whatever_its_certificate_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthcheck: ModuleType, host: str, answer: bytes
+) -> None:
+    own = Authority(tmp_path).issue("another-name")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.certificate, own.key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        setting = {
+            "HOST": host,
+            "PORT": str(listening.getsockname()[1]),
+            "CERTIFICATE_FILE": str(own.certificate),
+            "KEY_FILE": str(own.key),
+            "TOKEN_FILE": str(own.key),
+        }
+        for name, value in setting.items():
+            monkeypatch.setenv(f"M3NODE_WEB__{name}", value)
+
+        def serve() -> None:
+            with suppress(OSError), context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+                assert connection.recv(4096).startswith(b"GET /livez ")
+                connection.sendall(answer + b"\r\nContent-Length: 0\r\n\r\n")
+
+        page = threading.Thread(target=serve)
+        page.start()
+        assert healthcheck.page_answers() is answer.endswith(b"200 OK")
+        page.join()
+
+
+@pytest.mark.parametrize("certificate", [False, True], ids=["http", "https"])
+def test_a_page_that_hangs_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthcheck: ModuleType, certificate: bool
+) -> None:
+    monkeypatch.setattr(healthcheck, "ANSWER_SECONDS", 0.1)
+    if certificate:
+        own = Authority(tmp_path).issue("localhost")
+        monkeypatch.setenv("M3NODE_WEB__CERTIFICATE_FILE", str(own.certificate))
+        monkeypatch.setenv("M3NODE_WEB__KEY_FILE", str(own.key))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("M3NODE_WEB__PORT", str(silent.getsockname()[1]))
+        assert not healthcheck.page_answers()
+
+
+def test_a_page_is_not_asked_where_nobody_wants_it_or_nobody_knows_its_port(
+    monkeypatch: pytest.MonkeyPatch, healthcheck: ModuleType
+) -> None:
+    monkeypatch.setenv("M3NODE_WEB__PORT", "0")
+    assert healthcheck.page_answers()
+    monkeypatch.setattr(healthcheck, "page_answers", lambda: False)
+    here = {"running": True, "host": socket.gethostname()}
+    status = {"roles": [{"name": "web", **here}, {"name": "listen", **here}]}
+    assert healthcheck.missing(status, ["listen"]) == []
+    assert healthcheck.missing(status, []) == healthcheck.missing(status, ["web"]) == ["web (it does not answer)"]
