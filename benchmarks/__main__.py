@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("receive", "volume", "results", "memory", "jobs", "detector", "attention")
+BENCHMARKS = ("receive", "idle", "volume", "results", "memory", "jobs", "detector", "attention")
 
 
 def main() -> int:

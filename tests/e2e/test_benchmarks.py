@@ -49,6 +49,13 @@ def test_receiving_is_compared_with_storescp_on_one_and_on_four_associations(pro
     assert "1 association over TLS, against storescp +tls" in table
 
 
+def test_receiving_beside_idle_connections_is_compared_with_receiving_alone(program: Callable[[str], str]) -> None:
+    program("storescu")
+    table = table_of("idle", "--slices", "8", "--pairs", "1", "--idle", "30")
+    assert "4 associations, beside 30 idle, against alone" in table
+    assert "1 association over TLS, beside 30 idle, against alone" in table
+
+
 def test_reading_a_series_is_compared_with_simpleitk_after_the_voxels_were_found_equal() -> None:
     table = table_of("volume", "--slices", "20", "--pairs", "1", "--workers", "2")
     assert "uncompressed, against SimpleITK" in table
