@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certified import Authority
 from dockerfile import history, stages, violations
@@ -100,6 +101,11 @@ def test_the_settings_of_a_container_are_settings(path: str) -> None:
     settings = load(DOCKER / path)
     assert settings.listener.host == "0.0.0.0"
     assert f'VOLUME ["{settings.data_dir}"' in DOCKERFILE
+    ports = {settings.listener.port, settings.listener.tls.port, settings.web.port}
+    (exposed,) = re.findall(r"^EXPOSE (.*)$", DOCKERFILE, flags=re.MULTILINE)
+    assert {int(port) for port in exposed.split()} == ports
+    # The health check asks the page.
+    assert settings.web.enabled
     # By itself the image takes nothing from anybody.
     assert bool(settings.listener.callers) == (path != "m3node.toml")
 
@@ -201,6 +207,8 @@ def test_secrets_are_made_once_and_never_again(tmp_path: Path) -> None:
     assert names.get_values_for_type(x509.DNSName) == ["localhost", *settings.web.names]
     # Whoever has his browser trust it must not trust with it what its key signs for other names.
     limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+    assert list(uses.value) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert limits.critical
     assert not limits.value.ca
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "web.pem", folder / "web.key")
