@@ -101,7 +101,7 @@ def test_a_folder_for_logs_or_the_trail_that_is_a_file_is_warned_of(working: Pat
         ({"web.port": 2762}, None),  # nobody listens there without a certificate
         ({"web.port": 443}, "a port below 1024 needs a right"),
         ({"web.port": 1024}, None),
-        ({"web.port": 0}, None),
+        ({"web.port": 0, "listener.port": 0}, None),
         ({"web.names": ["https://node.example"]}, "'https://node.example' of web.names"),
         ({"web.names": ["node.example:11180"]}, "'node.example:11180' of web.names"),
         ({"web.names": ["node.example", "192.0.2.10", "fd00::1"]}, None),
@@ -141,6 +141,9 @@ def test_an_empty_secret_of_the_page_is_warned_of(working: Path, tmp_path: Path,
     assert warning == f"nobody is let in by {key}: {secret} is empty; write the secret into it"
     secret.write_text("x\n")
     assert list(find_surprises(load(working, {key: secret}))) == []
+    secret.unlink()
+    (warning,) = find_surprises(load(working, {key: secret}))
+    assert "cannot read" in warning
 
 
 def test_a_destination_that_is_the_node_itself_is_warned_of(working: Path) -> None:
