@@ -196,6 +196,8 @@ def test_a_peer_that_takes_nothing_is_left_when_its_time_is_over(context: ssl.SS
         let_wait(ours, 0.05)
         with pytest.raises(TimeoutError):
             tls.write(bytes(50_000_000), 0.05)
+        with pytest.raises(TimeoutError):  # there is no room for a byte now
+            tls.write(b"x", 0.05)
 
 
 def test_a_peer_that_takes_a_little_now_and_then_is_left_as_well(context: ssl.SSLContext) -> None:
