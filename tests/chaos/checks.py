@@ -12,6 +12,7 @@ from pathlib import Path
 import pydicom
 from archive import Archive
 
+import audited
 from m3node.delivery.state import DeliveryState
 from part10_file import split_file
 from served import ServedNode
@@ -108,6 +109,7 @@ def check(
     faults += _received(node, acknowledged, sent)
     for archive in archives:
         faults += _delivered(node, archive, answers)
+    faults += _audited(node, archives, acknowledged)
     faults += [f"the log says {words!r}" for words in FORBIDDEN if words in node.log]
     return faults
 
@@ -154,6 +156,31 @@ def _delivered(node: ServedNode, archive: Archive, answers: Answers) -> list[str
         faults.append(f"{archive.name}: its outbox says {dict(states)} of {len(wanted)} objects")
     if early := {entry["sop_instance_uid"] for entry in sent} - archive.committed if archive.commits else ():
         faults.append(f"{archive.name}: {len(early)} objects are confirmed to which it never committed")
+    return faults
+
+
+def _audited(node: ServedNode, archives: Sequence[Archive], acknowledged: Sequence[Path]) -> list[str]:
+    """Whatever died in between, each transfer is in the audit trail, those out no more often than they happened."""
+    came: Counter[str] = Counter()
+    went = 0
+    for message in audited.named(audited.of_node(node.layout), "DICOM Instances Transferred"):
+        count = sum(audited.sop_classes(message).values())
+        if audited.participant(message, "Source").get("UserName") != "m3node deliver":
+            came[audited.object_id(message, "110180")] += count
+        elif audited.outcome(message) == "0":
+            went += count
+    studies = Counter(
+        str(pydicom.dcmread(path, specific_tags=["StudyInstanceUID"]).StudyInstanceUID) for path in acknowledged
+    )
+    faults = [
+        f"audit trail: {came[uid]} of {count} instances of study {uid} came in"
+        for uid, count in studies.items()
+        if came[uid] < count
+    ]
+    arrived = sum(len(_entries(node.layout.outbox / archive.name / "sent")) for archive in archives)
+    offered = sum(archive.offered.total() for archive in archives)
+    if not arrived <= went <= offered:
+        faults.append(f"audit trail: {went} objects went out; {arrived} have arrived, of {offered} that were offered")
     return faults
 
 

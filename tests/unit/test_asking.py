@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,25 @@ def test_a_database_that_hangs_is_told_of_in_time_and_asked_once(tmp_path: Path,
     assert {answer.overview for answer in answers} == {None}
     assert all("ledger.sqlite cannot be used: it does not answer within 0.2 s" in answer.trouble for answer in answers)
     assert (ledger.asked, hanging() - before) == (1, 1)
+
+
+def test_only_the_first_who_asks_waits_long(tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    wait = asking.wait
+
+    def noted(answers: list[Future[Told]], seconds: float) -> object:
+        waited.append(seconds)
+        return wait(answers, seconds)
+
+    monkeypatch.setattr(asking, "wait", noted)
+    ask = Asking(Settings(data_dir=tmp_path), ledger)
+    for _ in range(3):
+        ask()
+    ledger.answers.set()
+    wait_for(lambda: ask() is FINE)
+    waited[3:] = []
+    ask()
+    assert waited == [asking.PATIENCE_SECONDS, *2 * [asking.SHORT_SECONDS], asking.PATIENCE_SECONDS]
 
 
 def test_what_it_says_is_taken_when_it_answers_again(tmp_path: Path, ledger: Ledger) -> None:

@@ -308,6 +308,23 @@ def test_a_full_disk_stops_nothing_and_loses_nothing_that_fits_in_memory(
         ours.close()
 
 
+def test_what_waits_for_the_disk_is_written_though_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "AGAIN_SECONDS", 0.05)
+    refusals = [OSError(28, "No space left on device")] * 3
+
+    def refuse(folder: Path, line: bytes, now: float) -> None:
+        if refusals:
+            raise refusals.pop()
+        files.append(folder, line, now)
+
+    monkeypatch.setattr(trail, "append", refuse)
+    ours = AuditTrail(Settings(data_dir=tmp_path), process="test")
+    ours.record(START)
+    wait_for(lambda: said(tmp_path) == [""])
+
+
 def test_memory_for_what_the_disk_refuses_is_bounded_and_what_is_lost_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -128,6 +128,16 @@ def test_a_listener_one_of_whose_ports_is_not_listened_on_has_failed(tmp_path: P
     assert f"does not listen on port {free}" in closed.message
 
 
+def test_a_port_from_which_somebody_only_calls_is_not_listened_on(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as elsewhere,
+        socket.create_connection(elsewhere.getsockname()) as calling,
+        hold(DataLayout(tmp_path), "listen") as tenure,
+    ):
+        tenure.listens_on([calling.getsockname()[1]])
+        assert found(settings_of(tmp_path))["listener"].state == "failed"
+
+
 def test_ports_of_another_machine_are_not_judged(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     with node(settings):

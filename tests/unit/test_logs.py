@@ -228,10 +228,10 @@ def test_a_file_gets_the_same_lines_and_is_put_aside_when_it_is_full(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "logs"
-    set_up(LogSettings(folder=folder, max_mb=0.001, files=2), "receiver 1")
+    set_up(LogSettings(folder=folder, max_mb=0.001, files=3), "receiver 1")
     for number in range(60):
         logging.getLogger("m3node").info("line %03d %s", number, "x" * 60)
-    files = [folder / f"receiver-1.log{end}" for end in (".2", ".1", "")]
+    files = [folder / f"receiver-1.log{end}" for end in (".3", ".2", ".1", "")]
     assert sorted(folder.iterdir()) == sorted(files)
     assert all(file.stat().st_size <= 1000 for file in files)
     kept = [line for file in files for line in lines_of(file)]

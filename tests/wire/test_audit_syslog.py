@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +97,12 @@ class Node:
             return view is not None and view.behind == 0
 
         wait_for(there)
+
+    @property
+    def behind(self) -> int:
+        view = standing(self.settings)
+        assert view is not None
+        return view.behind
 
     @property
     def error(self) -> str:
@@ -235,6 +242,39 @@ def test_after_a_goodbye_nothing_is_sent_twice(server: SyslogServer, made: Calla
     node.record(1)
     node.settle(server)
     assert numbers(server) == list(range(11))
+
+
+def test_what_is_under_way_is_not_there(
+    server: SyslogServer, made: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = made(server.port)
+    node.record(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(forwarding, "_unacknowledged", lambda connection: 1)
+        for _ in range(3):
+            node.forwarder.step()
+            node.clock.now += forwarding.SURE_SECONDS
+        assert node.behind == 2
+    node.be_sure()
+    assert node.behind == 0
+
+
+def test_a_goodbye_without_an_answer_makes_nothing_sure(
+    server: SyslogServer, made: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(connection: ssl.SSLSocket) -> None:
+        raise ConnectionResetError
+
+    node = made(server.port)
+    node.record(2)
+    node.forwarder.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl.SSLSocket, "unwrap", broken)
+        node.forwarder.close()
+    assert node.behind == 2
+    node.restart()
+    node.settle(server)
+    assert once(numbers(server)) == [0, 1]
 
 
 def test_a_connection_that_nobody_needs_is_closed_in_order(server: SyslogServer, made: Callable[..., Node]) -> None:
