@@ -236,7 +236,7 @@ class Actions:
     def _manifest(self, run: str) -> Manifest:
         path = self._layout.manifests / f"{run}.json"
         if not _names_a_file(run):
-            raise Refused(f"{run!r} names no run; see m3node jobs")
+            raise Refused(f"there is no run {run!r}; see m3node jobs")
         if not path.is_file():
             if (self._layout.results / run / FINDINGS).exists():
                 raise Refused(
