@@ -77,6 +77,10 @@ def test_the_whole_node_and_its_roles_are_not_run_beside_each_other() -> None:
         if path.name != "m3node.service":
             assert "Conflicts=m3node.service\n" in path.read_text()
             assert "WantedBy=m3node.target\n" in path.read_text()
+    (named,) = re.findall(r"^Conflicts=(.*)$", (FOLDER / "m3node.service").read_text(), flags=re.MULTILINE)
+    # Of a template no unit can be named; its own line is enough.
+    others = {path.name for path in UNITS if "@" not in path.name} - {"m3node.service"} | {"m3node.target"}
+    assert set(named.split()) == others
 
 
 def test_the_drop_in_for_torch_gives_up_no_more_than_it_must() -> None:
