@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -196,6 +196,9 @@ def test_a_peer_that_takes_nothing_is_left_when_its_time_is_over(context: ssl.SS
         let_wait(ours, 0.05)
         with pytest.raises(TimeoutError):
             tls.write(bytes(50_000_000), 0.05)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(1_000_000))
         with pytest.raises(TimeoutError):  # there is no room for a byte now
             tls.write(b"x", 0.05)
 
