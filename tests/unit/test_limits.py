@@ -74,6 +74,20 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
         assert [table.load(owner) for owner in range(3)] == [list(owners.values()).count(owner) for owner in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("flood", "honest"),
+    [("2001:db8:1:2::{:x}", "2001:db8:1:3::1"), ("::ffff:10.0.0.1", "10.0.0.2"), ("fe80::{:x}%eth0", "10.0.0.1")],
+)
+def test_who_has_many_addresses_of_one_link_gives_way_to_himself(flood: str, honest: str) -> None:
+    table = Connections(max_waiting=5, max_associations=1, of_title={})
+    first = table.add(0, honest)
+    for number in range(1, 50):
+        displaced = table.displaced()
+        assert displaced is None or displaced[0] != first
+        table.add(0, flood.format(number))
+    assert table.admit(first, "CT1") == "granted"
+
+
 GAPS = st.lists(st.floats(0.0, 30.0) | st.just(0.0), min_size=1, max_size=60)
 
 

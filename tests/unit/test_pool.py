@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -150,3 +151,25 @@ def test_a_title_with_a_space_is_asked_for_whole(pool: Pool, receiver: socket.so
     node = pool.connections.of(number)
     assert node is not None
     assert (node.ae_title, node.address) == ("CT 1", "10.1.2.3")
+
+
+def test_a_receiver_that_cannot_be_started_again_is_tried_later_and_ends_nothing(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(_process: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    ends: list[socket.socket] = []
+
+    def made() -> tuple[socket.socket, socket.socket]:
+        ends.extend(channel_ends())
+        return ends[0], ends[1]
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", no_room)
+    monkeypatch.setattr("m3node.intake.receive.pool.channel_ends", made)
+    pool._due[3] = 0.0
+    pool.start_due()
+    assert pool._due[3] > 0.0
+    assert "receiver 3 cannot be started yet: Resource temporarily unavailable" in caplog.text
+    assert [end.fileno() for end in ends] == [-1, -1]
+    assert not pool.complete

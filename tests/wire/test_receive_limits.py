@@ -200,6 +200,14 @@ def test_our_own_pause_is_no_silence_of_the_sender(tmp_path: Path, monkeypatch: 
         assert store(association, 2) == (0, "")
 
 
+def test_an_acceptor_that_does_not_answer_has_the_sender_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenDesk, "turn", lambda _desk: Turn(None))
+    with in_this_process(tmp_path, instances_per_minute=1) as here, associated(here.port) as association:
+        assert store(association, 1) == (0xA700, "the node is too busy to say when it may come")
+
+
 def test_what_would_wait_for_long_is_refused_whichever_receiver_it_came_to(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

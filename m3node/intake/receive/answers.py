@@ -112,7 +112,8 @@ class Answers:
             return None
         turn = self._desk.turn()
         if turn.seconds is None:
-            return Answer(receive_status.OUT_OF_RESOURCES, f"more than {turn.setting}")
+            words = f"more than {turn.setting}" if turn.setting else "the node is too busy to say when it may come"
+            return Answer(receive_status.OUT_OF_RESOURCES, words)
         if turn.seconds:
             # The sender waits for its answer, and so sends no faster. Idle time is only reckoned while we wait for it.
             self._hurry.wait(turn.seconds)

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Literal
 
 from m3node.audit.events import Node
+from m3node.intake.receive.peer import plain_address
 
 Grant = Literal["granted", "all", "caller", "gone"]
 """``granted``; ``all`` or ``caller`` when as many as allowed are open in all, or of this title; ``gone`` when the
@@ -44,7 +46,7 @@ class Connections:
         self._max_associations = max_associations
         self._of_title = of_title
         self._connections: dict[int, _Connection] = {}
-        self._waiting: dict[str, dict[int, None]] = {}  # by address, the oldest first
+        self._waiting: dict[str, dict[int, None]] = {}  # by neighbourhood, the oldest first
         self._open: Counter[str] = Counter()
         self._of_owner: Counter[int] = Counter()
         self._next = 0
@@ -72,7 +74,7 @@ class Connections:
         number = self._next
         self._next += 1
         self._connections[number] = _Connection(owner, address)
-        self._waiting.setdefault(address, {})[number] = None
+        self._waiting.setdefault(_neighbourhood(address), {})[number] = None
         self._of_owner[owner] += 1
         return number
 
@@ -127,10 +129,11 @@ class Connections:
                 del self._open[connection.title]
 
     def _stop_waiting(self, number: int, address: str) -> None:
-        numbers = self._waiting[address]
+        place = _neighbourhood(address)
+        numbers = self._waiting[place]
         del numbers[number]
         if not numbers:
-            del self._waiting[address]
+            del self._waiting[place]
 
     def remove_owner(self, owner: int) -> int:
         """Take all connections of a receiver that is gone off the list; return how many of them were admitted."""
@@ -143,3 +146,9 @@ class Connections:
     def load(self, owner: int) -> int:
         """How many connections a receiver has."""
         return self._of_owner[owner]
+
+
+def _neighbourhood(address: str) -> str:
+    """Whose an address is: a machine may take as many IPv6 addresses of its link (/64) as it likes."""
+    found = plain_address(address)
+    return f"{int(found) >> 64:x}::/64" if isinstance(found, IPv6Address) else str(found or address)

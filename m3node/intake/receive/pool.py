@@ -8,6 +8,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 
@@ -113,9 +114,14 @@ class Pool:
         process = context.Process(
             target=receive, args=(self.settings, theirs, number), name=f"m3node-receiver-{number}", daemon=False
         )
-        process.start()
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()  # else a dead receiver's channel would not end
         counting.process_started(f"receiver-{number}")
-        theirs.close()  # else a dead receiver's channel would not end
         worker = Worker(number=number, process=process, channel=ours, started_at=time.monotonic())
         self._workers.append(worker)
         self.selector.register(ours, selectors.EVENT_READ, worker)
@@ -124,8 +130,13 @@ class Pool:
         """Start the receivers whose turn has come."""
         now = time.monotonic()
         for number in [number for number, at in self._due.items() if at <= now]:
-            del self._due[number]
-            self.start(number)
+            try:
+                self.start(number)
+            except OSError as error:  # no room in the system; the others live on
+                self.lines.say(logging.ERROR, f"receiver {number} cannot be started yet: {error.strerror}")
+                self._due[number] = now + _RESTART_SECONDS
+            else:
+                del self._due[number]
 
     def give(self, connection: socket.socket, address: str, word: Word) -> None:
         """Pass a connection to the least busy receiver; hold it until one can take it when none can.
@@ -282,5 +293,6 @@ class Pool:
             worker.process.exitcode,
             lost,
         )
-        remove_leftovers(DataLayout(self.settings.data_dir.absolute()))
+        with suppress(OSError):  # a disk that refuses; they take room until the next start
+            remove_leftovers(DataLayout(self.settings.data_dir.absolute()))
         self._due[worker.number] = worker.started_at + _RESTART_SECONDS
