@@ -128,6 +128,15 @@ def test_a_listener_one_of_whose_ports_is_not_listened_on_has_failed(tmp_path: P
     assert f"does not listen on port {free}" in closed.message
 
 
+def test_on_a_full_disk_processes_that_cannot_say_so_are_not_taken_for_dead(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    with node(settings):
+        glance = look(settings, time.time() + SILENT_SECONDS + 5)
+    full = replace(glance, disk=replace(glance.disk, free_mb=0.5))
+    states = [{item.name: item.state for item in checks_of(settings, seen)}["intake"] for seen in (glance, full)]
+    assert states == ["failed", "ok"]
+
+
 def test_a_port_from_which_somebody_only_calls_is_not_listened_on(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as elsewhere,

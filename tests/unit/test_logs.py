@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -286,6 +287,19 @@ def test_a_full_disk_costs_lines_of_the_file_and_nothing_else(
     assert len(kept) < 200
     assert sum("keeper.log cannot be written: No space left on device" in line for line in said) == 1
     assert sum(" keeper: " in line for line in said) == 202
+
+
+def test_a_line_that_was_cut_short_is_ended_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up(LogSettings(folder=tmp_path), "keeper")
+    log, write = logging.getLogger("m3node"), os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, line: write(handle, line[:10]))
+        log.info("lost")
+    log.info("whole")
+    log.info("and on")
+    first, *others = lines_of(tmp_path / "keeper.log")
+    assert len(first) == 10
+    assert [line.rpartition(": ")[2] for line in others] == ["whole", "and on"]
 
 
 def test_a_command_says_its_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
