@@ -60,6 +60,7 @@ def checks_of(settings: Settings, glance: Glance) -> tuple[Check, ...]:
         roles.detector(glance),
         roles.delivery(settings, glance),
         *roles.watch(glance),
+        *roles.page(glance),
         _destinations(glance),
         _disk(glance),
         _database(glance),

@@ -9,6 +9,7 @@ from m3node.health.state import Check, State, listed
 from m3node.jobs.ledger.view_types import Overview, WorkerView
 from m3node.jobs.locks import Holder, slot_of_lock
 from m3node.jobs.node.glance import Glance
+from m3node.jobs.node.ready import WEB
 from m3node.jobs.node.roles import DELIVER, LISTEN, WATCH
 from m3node.layout import DataLayout
 from m3node.settings import Settings
@@ -124,6 +125,14 @@ def watch(glance: Glance) -> Iterator[Check]:
                 yield Check("watch", "failed", "nobody serves the watched folder: what is dropped there waits", action)
             else:
                 yield Check("watch", "ok", f"it runs: {role.holder}")
+
+
+def page(glance: Glance) -> Iterator[Check]:
+    """Say that the page has no port, where that lasts: who asks its address then may see another node's."""
+    held = _holder(glance, WEB)
+    if held is not None and not held.ports and glance.at - held.since > SILENT_SECONDS:
+        action = "set web.port, or end the program that has it; the log of web says what is in the way"
+        yield Check("page", "warning", f"the page runs ({held}), and has no port", action)
 
 
 def _holder(glance: Glance, name: str) -> Holder | None:

@@ -31,8 +31,13 @@ def web(settings: Settings, stop: threading.Event, report: Report) -> None:
     from m3node.web.server import serve_page  # noqa: PLC0415 - who only starts it need not load it
 
     _check(settings)
-    with hold(DataLayout(settings.data_dir), WEB):
-        serve_page(settings, stop, report)
+    with hold(DataLayout(settings.data_dir), WEB) as tenure:
+
+        def listening(port: int) -> None:
+            tenure.listens_on([port])
+            report(port)
+
+        serve_page(settings, stop, listening)
 
 
 def _check(settings: Settings) -> None:

@@ -46,7 +46,7 @@ ANSWER_SECONDS = 5
 """What an answer that is under way has to be finished in, when the process is told to end."""
 
 
-def serve_page(settings: Settings, stop: threading.Event, report: Callable[[object], None]) -> None:
+def serve_page(settings: Settings, stop: threading.Event, report: Callable[[int], None]) -> None:
     """Serve the page until ``stop`` is set; call it from the main thread.
 
     Parameters
