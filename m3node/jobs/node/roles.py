@@ -177,13 +177,13 @@ def _acceptor(settings: Settings, stop: threading.Event, report: Report) -> None
 
 
 def _keeper(settings: Settings, stop: threading.Event, report: Report) -> None:
-    from m3node.imaging.digest import content_digest  # noqa: PLC0415
+    from m3node.imaging.digest_apart import DigestsApart  # noqa: PLC0415
     from m3node.intake.keeper.keeper import run_keeper  # noqa: PLC0415
     from m3node.jobs.answer.rejections import record_rejection  # noqa: PLC0415
     from m3node.jobs.keeping.retention import Retention  # noqa: PLC0415
 
     record = partial(record_rejection, DataLayout(settings.data_dir))
-    run_keeper(settings, stop, record=record, content_digest=content_digest, disposable=Retention(settings))
+    run_keeper(settings, stop, record=record, content_digest=DigestsApart(), disposable=Retention(settings))
 
 
 def _clerk(settings: Settings, stop: threading.Event, report: Report) -> None:
