@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3node.intake.receive.connections import Connections
+from m3node.intake.receive.handles import waiting_that_fit
 from m3node.intake.receive.rates import LONGEST_PAUSE, Bucket, Rates
 from m3node.intake.receive.repeats import MOST, OTHERS, RepeatedLines
+from m3node.settings import ListenerSettings
 
 OPERATIONS = st.lists(
     st.tuples(st.just("add"), st.integers(0, 2), st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"]))
@@ -86,6 +89,17 @@ def test_who_has_many_addresses_of_one_link_gives_way_to_himself(flood: str, hon
         assert displaced is None or displaced[0] != first
         table.add(0, flood.format(number))
     assert table.admit(first, "CT1") == "granted"
+
+
+@pytest.mark.parametrize(
+    ("hard", "waiting"),
+    [(resource.RLIM_INFINITY, 250), (1_000_000, 250), (806, 250), (805, 249), (600, 150), (100, 25)],
+)
+def test_where_few_files_may_be_open_those_that_wait_leave_associations_theirs(
+    monkeypatch: pytest.MonkeyPatch, hard: int, waiting: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (100, hard))
+    assert waiting_that_fit(ListenerSettings(max_waiting=250, max_associations=50)) == waiting
 
 
 GAPS = st.lists(st.floats(0.0, 30.0) | st.just(0.0), min_size=1, max_size=60)

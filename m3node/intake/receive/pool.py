@@ -17,6 +17,7 @@ from m3node.audit.trail import AuditTrail
 from m3node.intake.receive.channel import LARGEST, Message, Word, channel_ends, decoded
 from m3node.intake.receive.connections import Connections
 from m3node.intake.receive.desk import encoded_turn
+from m3node.intake.receive.handles import handles_needed, waiting_that_fit
 from m3node.intake.receive.rates import LONGEST_PAUSE, Rates, Turn
 from m3node.intake.receive.receiver_process import receive
 from m3node.intake.receive.repeats import RepeatedLines
@@ -77,8 +78,17 @@ class Pool:
         self._due: dict[int, float] = {}
         self._held: deque[_Held] = deque()
         listener = settings.listener
+        waiting = waiting_that_fit(listener)
+        if waiting < listener.max_waiting:
+            LOGGER.warning(
+                "the system lets a process open too few files for the limits of the listener: %d connections may wait, "
+                "and not listener.max_waiting = %d (raise LimitNOFILE to %d)",
+                waiting,
+                listener.max_waiting,
+                handles_needed(listener),
+            )
         self.connections = Connections(
-            max_waiting=listener.max_waiting,
+            max_waiting=waiting,
             max_associations=listener.max_associations,
             of_title={
                 caller.ae_title: caller.max_associations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import socket
 import threading
@@ -16,15 +15,12 @@ from m3node.audit import trail
 from m3node.audit.trail import AuditTrail
 from m3node.intake.receive.channel import LARGEST, Message, Word, decoded
 from m3node.intake.receive.desk import AcceptorDesk, Channel
+from m3node.intake.receive.handles import allow_handles
 from m3node.intake.receive.receiver import Receiver
 from m3node.metrics import counting
-from m3node.settings import ListenerSettings, Settings
+from m3node.settings import Settings
 
 LOGGER = logging.getLogger(__name__)
-
-_HANDLES = 256
-_HANDLES_OF_ASSOCIATION = 6
-"""Its socket, its lease, an instance and its folder, a data set that is too large for the memory."""
 
 
 def receive(settings: Settings, channel: socket.socket, number: int) -> None:
@@ -45,19 +41,10 @@ def receive(settings: Settings, channel: socket.socket, number: int) -> None:
     logs.set_up(settings.log, f"receiver {number}")
     counting.start(settings, f"receiver-{number}")
     _config.LOG_HANDLER_LEVEL = "none"  # its handlers format every PDU for the log, whether it is shown or not
-    _allow_handles(settings.listener)
+    allow_handles(settings.listener)
     receiver = Receiver(settings, AuditTrail(settings, process=f"receiver {number}"))
     threading.Thread(target=receiver.keep_touching, name="heartbeat", daemon=True).start()
     _Process(receiver, channel, settings.jobs.drain_seconds).run()
-
-
-def _allow_handles(listener: ListenerSettings) -> None:
-    """Raise the soft limit of open files, as far as the hard one allows, so that one receiver could serve all."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _HANDLES + listener.max_waiting + _HANDLES_OF_ASSOCIATION * listener.max_associations
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 class _Process:
