@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit
 
 from m3node.errors import InputRejected
 from m3node.imaging.digest import content_digest
@@ -54,4 +58,22 @@ def test_a_process_that_the_kernel_kills_is_no_fault_of_the_file(tmp_path: Path,
     apart._child.wait()
     with pytest.raises(OSError, match="Cannot allocate memory"):
         apart(path)
+    assert apart(path) == digest
+
+
+def test_a_stream_that_ends_gdcms_process_is_undecodable(tmp_path: Path, apart: DigestsApart) -> None:
+    (path,) = bare_series(tmp_path, "apart", slices=1)
+    digest = apart(path)
+    chance = random.Random(4)
+    beginnings = ("ffd8ffe000104a46494600010100", "ffd8ffc0000b080040004001011100ffda0008010100003f00", "")
+    ds = pydicom.dcmread(path)
+    ds.Rows = ds.Columns = 64
+    beginning = bytes.fromhex(chance.choice(beginnings))
+    ds.PixelData = encapsulate([beginning + chance.randbytes(chance.choice((2, 100, 4000)))])
+    ds["PixelData"].VR = "OB"
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.save_as(tmp_path / "damaged.dcm")
+    with pytest.raises(InputRejected, match="a codec crashed") as caught:
+        apart(tmp_path / "damaged.dcm")
+    assert caught.value.reason is Reason.UNDECODABLE
     assert apart(path) == digest
