@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3node.audit.events import Node, SecurityAlert
 from m3node.errors import ConfigError
+from m3node.intake.receive.repeats import RepeatedLines
 from m3node.web.front import ALWAYS_ANSWERED
 from m3node.web.sessions import Session
 from m3node.web.signing_in import neighbourhood
@@ -50,6 +51,7 @@ class Doorkeeper:
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
         self._site = site
+        self._lines = RepeatedLines(_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -86,7 +88,9 @@ class Doorkeeper:
             except ValueError as error:
                 return site.answer(request, 400, f"The form cannot be read: {error}."), None
             if session is None or not _from_here(request) or not self._is_ours(session, form):
-                _log.warning("a form from %s was refused: it was not made by this page, or long ago", address)
+                self._lines.say(
+                    logging.WARNING, f"a form from {address} was refused: it was not made by this page, or long ago"
+                )
                 text = "The form was not made by this page, or long ago. Go back, load the page again and repeat it."
                 return site.answer(request, 403, text), None
         open_to_all = path in OPEN or path.startswith("/static/")

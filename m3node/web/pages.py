@@ -15,7 +15,7 @@ from m3node.errors import DatabaseError
 from m3node.health.checks import ready
 from m3node.intake.uid import MAX_LENGTH, is_uid
 from m3node.jobs.ledger import lists, views
-from m3node.jobs.ledger.paging import Cursor
+from m3node.jobs.ledger.paging import PAGE, Cursor
 from m3node.jobs.ledger.states import RunState
 from m3node.jobs.ledger.study_list import StudyFilter, StudyRow, studies
 from m3node.jobs.ledger.view_types import DeliveryView, DestinationView
@@ -163,11 +163,12 @@ def dead(request: Request) -> Response:
     """Show dead letters, those that ended alike together."""
     site = site_of(request)
     engine = site.reader()
+    found = lists.dead_groups(engine, PAGE + 1)
     groups = tuple(
         DeadLine(group, lists.dead_letters(engine, group.destination, group.last_error, limit=SHOWN_ALIKE))
-        for group in lists.dead_groups(engine)
+        for group in found[:PAGE]
     )
-    return site.render(request, "dead.html", groups=groups)
+    return site.render(request, "dead.html", groups=groups, more=len(found) > PAGE)
 
 
 def destinations(request: Request) -> Response:

@@ -370,6 +370,15 @@ def test_only_a_form_of_this_page_changes_something(open_to_all: tuple[Site, Tes
     assert client.post("/requeue", data=fields, headers=FROM_HERE).status_code == 403
 
 
+def test_forms_that_are_refused_by_the_hundred_do_not_fill_the_log(
+    open_to_all: tuple[Site, TestClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, client = open_to_all
+    for _ in range(20):
+        assert client.post("/requeue", data={"run": "1.2.g1"}).status_code == 403
+    assert caplog.text.count("a form from testclient was refused") == 3
+
+
 def token_of(site: Site, client: TestClient) -> str:
     """A token of this browser's session, as one of its forms would carry it."""
     client.get("/dead")

@@ -532,6 +532,16 @@ def test_dead_letters_that_ended_alike_are_sent_again_by_one_button(node: Node, 
     assert "no such dead letters" in words_of(tree_of(answered.text))
 
 
+def test_dead_letters_that_are_not_shown_are_told_of(node: Node, client: TestClient) -> None:
+    for number in range(51):
+        node.ledger.note_entry(run_entry(f"1.{number}.g1", "pacs", state=DeliveryState.DEAD, last_error=f"{number}"))
+        if number == 49:
+            assert "m3node jobs --dead" not in words_of(shown(client, "/dead"))
+    tree = shown(client, "/dead")
+    assert len(tree.xpath("//tr[@data-dead]")) == 50
+    assert "There are more" in words_of(tree)
+
+
 def test_a_dead_letter_is_dismissed_after_a_second_thought(node: Node, client: TestClient) -> None:
     letter(node, answer(node))
     (asked,) = shown(client, "/dead").xpath("//details[@class='ask']")
