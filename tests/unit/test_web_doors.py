@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.datastructures import URL
 from starlette.requests import Request
@@ -108,7 +108,9 @@ def test_who_knows_the_password_is_let_in_and_out(
     assert "Sign out anna" in words_of(tree_of(client.get("/").text))
     kept = dict(client.cookies)
     fields = {"token": token_on(client, "/")}
-    assert client.post("/sign-out", data=fields, headers=FROM_HERE, follow_redirects=False).status_code == 303
+    answer = client.post("/sign-out", data=fields, headers=FROM_HERE, follow_redirects=False)
+    assert answer.status_code == 303
+    assert "max-age=0" in answer.headers["set-cookie"].lower()
     assert client.get("/", follow_redirects=False).status_code == 303
     client.cookies.update(kept)  # a cookie that somebody has kept is worth nothing either
     assert client.get("/", follow_redirects=False).status_code == 303
@@ -182,6 +184,7 @@ def test_of_guesses_at_once_no_more_are_looked_at_than_of_one_after_the_other() 
 
         def wrong() -> bool:
             looked_at.append(number)
+            time.sleep(0.001)  # lets the others come
             return False
 
         lock_out.attempt("a", wrong)
@@ -191,6 +194,12 @@ def test_of_guesses_at_once_no_more_are_looked_at_than_of_one_after_the_other() 
     assert len(looked_at) == 3
     assert lock_out.attempt("a", lambda: True) == Attempt(False, 1.0)
     assert lock_out.attempt("b", lambda: True) == Attempt(True)
+
+
+def test_a_right_one_makes_up_for_wrong_ones() -> None:
+    lock_out = LockOut(clock=lambda: 0.0)
+    for right in (False, False, True) * 3:
+        assert lock_out.attempt("a", lambda right=right: right) == Attempt(right)  # type: ignore[misc]
 
 
 def test_a_machine_with_a_network_of_its_own_is_locked_out_as_one(
@@ -230,6 +239,26 @@ def test_a_token_does_nothing_but_ask(guarded: tuple[Site, TestClient]) -> None:
     _, client = guarded
     answer = client.post("/requeue", data={"run": "1.2.g1", "token": "x"}, headers={**PROGRAM, **FROM_HERE})
     assert answer.status_code == 403
+
+
+def test_who_shows_wrong_tokens_keeps_no_other_machine_and_no_person_out(guarded: tuple[Site, TestClient]) -> None:
+    site, client = guarded
+    for _ in range(4):
+        client.get("/metrics", headers={"Authorization": "Bearer wrong"})
+    site.lock_out.failed("token testclient")
+    assert client.get("/metrics", headers=PROGRAM).status_code == 429
+    other = TestClient(make_app(site), base_url=HERE, headers=BROWSER, client=("10.1.2.3", 50000))
+    assert other.get("/metrics", headers=PROGRAM).status_code == 200
+    assert sign_in(client).status_code == 303
+
+
+def test_two_nodes_on_one_machine_do_not_sign_each_others_people_out(guarded: tuple[Site, TestClient]) -> None:
+    site, client = guarded
+    assert sign_in(client).status_code == 303
+    kept = dict(client.cookies)
+    elsewhere = TestClient(make_app(site), base_url=HERE.replace("11180", "11181"), headers=BROWSER, cookies=kept)
+    elsewhere.get("/sign-in")
+    assert set(kept) < set(elsewhere.cookies)
 
 
 def test_a_program_cannot_act_through_a_form_that_was_made_for_strangers(guarded: tuple[Site, TestClient]) -> None:
@@ -354,6 +383,7 @@ def test_only_a_form_of_this_page_changes_something(open_to_all: tuple[Site, Tes
         "a page on another port": {"Origin": "http://127.0.0.1:8080"},
         "nobody": {},
         "an opaque origin": {"Origin": "null"},
+        "somebody without an origin": {"Sec-Fetch-Site": "same-origin"},
         "a page elsewhere, as the browser says": {"Origin": HERE, "Sec-Fetch-Site": "cross-site"},
         "another scheme": {"Origin": HERE.replace("http", "https")},
     }
@@ -412,7 +442,18 @@ def test_a_form_that_is_none_or_too_long_is_refused(open_to_all: tuple[Site, Tes
     assert client.post("/requeue", data=many, headers=FROM_HERE).status_code == 400
 
 
+@pytest.mark.parametrize("where", ["//evil.example/", "https://evil.example/", "/\\evil.example/", "evil", ""])
+def test_signing_in_leads_nowhere_else(guarded: tuple[Site, TestClient], where: str) -> None:
+    _, client = guarded
+    fields = {"user": "anna", "password": PASSWORD, "token": token_on(client, f"/sign-in?next={where}"), "next": where}
+    answer = client.post("/sign-in", data=fields, headers=FROM_HERE, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
 @given(st.text(max_size=40))
+@example("/\\evil.example")
+@example("//evil.example")
+@example("/\t/evil.example")
 def test_the_way_back_leads_nowhere_else(address: str) -> None:
     back = local(address)
     assert back.startswith("/")

@@ -345,6 +345,7 @@ def test_an_overlay_that_is_none_is_not_given_away(
         ("Yamada^Tarou=山田^太郎=やまだ^たろう", "\\ISO 2022 IR 87", "Yamada, Tarou (山田, 太郎)"),
         ("Люкceмбypг", "ISO_IR 144", "Люкceмбypг"),
         ("", "ISO_IR 192", "(no name)"),
+        ("Doe\u202eenaJ^A\u200bB\u2066\x07", "ISO_IR 192", "Doe enaJ, A B"),  # nothing turns the line around
     ],
 )
 def test_a_name_is_read_as_it_was_written(
