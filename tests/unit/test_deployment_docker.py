@@ -319,7 +319,8 @@ def test_a_page_over_https_is_asked_on_this_machine_whatever_its_certificate_say
                 assert connection.recv(4096).startswith(b"GET /livez ")
                 connection.sendall(answer + b"\r\nContent-Length: 0\r\n\r\n")
 
-        page = threading.Thread(target=serve)
+        # A daemon: who never comes must not keep a test that failed from ending.
+        page = threading.Thread(target=serve, daemon=True)
         page.start()
         assert healthcheck.page_answers() is answer.endswith(b"200 OK")
         page.join()
