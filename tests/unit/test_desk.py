@@ -73,5 +73,6 @@ def test_what_is_not_answered_in_time_is_no(
     asking = AcceptorDesk(Channel(ends[0]), 1)
     assert asking.admit("CT1") == "gone"
     assert asking.turn() == Turn(None)
+    assert asking._channel._answers == {}  # a node runs for years
     ends[1].close()
     assert asking.admit("CT1") == "gone"

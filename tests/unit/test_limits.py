@@ -22,7 +22,7 @@ OPERATIONS = st.lists(
     | st.tuples(st.just("admit"), st.integers(0, 30), st.sampled_from(["CT1", "CT2", "PACS"]))
     | st.tuples(st.just("remove"), st.integers(0, 30), st.just(""))
     | st.tuples(st.just("die"), st.integers(0, 2), st.just("")),
-    max_size=80,
+    max_size=60,
 )
 
 
@@ -40,7 +40,9 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
             owners.pop(number)
             titles.pop(number, None)
 
-    for what, which, title in operations:
+    added = 0
+    for what, drawn, title in operations:
+        which = drawn if what in ("add", "die") else drawn % (added + 1)  # sometimes one that has never been
         if what == "add":
             waiting = sorted(owners.keys() - titles.keys())
             displaced = table.displaced()
@@ -52,6 +54,7 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
                 gone([oldest])
             number = table.add(which, title)
             owners[number], addresses[number] = which, title
+            added += 1
         elif what == "admit":
             grant = table.admit(which, title)
             if which not in owners or which in titles:
@@ -70,7 +73,7 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
             dead = [number for number, owner in owners.items() if owner == which]
             assert table.remove_owner(which) == len(titles.keys() & set(dead))
             gone(dead)
-        known = {number: table.of(number) for number in range(31)}
+        known = {number: table.of(number) for number in range(added + 1)}
         assert {number: node.ae_title for number, node in known.items() if node} == titles
         assert table.waiting == len(owners) - len(titles) <= max_waiting
         assert table.associations == len(titles) <= max_associations
@@ -79,7 +82,7 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
 
 @pytest.mark.parametrize(
     ("flood", "honest"),
-    [("2001:db8:1:2::{:x}", "2001:db8:1:3::1"), ("::ffff:10.0.0.1", "10.0.0.2"), ("fe80::{:x}%eth0", "10.0.0.1")],
+    [("2001:db8:1:2:{:x}::1", "2001:db8:1:3::1"), ("::ffff:10.0.0.1", "10.0.0.2"), ("fe80::{:x}%eth0", "10.0.0.1")],
 )
 def test_who_has_many_addresses_of_one_link_gives_way_to_himself(flood: str, honest: str) -> None:
     table = Connections(max_waiting=5, max_associations=1, of_title={})
@@ -87,7 +90,7 @@ def test_who_has_many_addresses_of_one_link_gives_way_to_himself(flood: str, hon
     for number in range(1, 50):
         displaced = table.displaced()
         assert displaced is None or displaced[0] != first
-        table.add(0, flood.format(number))
+        table.add(0, flood.format(number * 0x1111 & 0xFFFF))
     assert table.admit(first, "CT1") == "granted"
 
 
@@ -117,6 +120,15 @@ def test_no_minute_takes_more_than_what_had_gathered_and_what_came_back(per_minu
     for start in taken:
         within = sum(start <= at < start + 60.0 for at in taken)
         assert within <= 2 * per_minute + 1
+
+
+def test_an_hour_of_silence_saves_up_one_minute_and_a_clock_that_stands_gives_nothing() -> None:
+    bucket = Bucket(60, 0.0)
+    pauses = []
+    for now in [3600.0] * 61 + [3590.0, 3600.5]:
+        pauses.append(bucket.pause(now))
+        bucket.take(now)
+    assert pauses == pytest.approx([0.0] * 60 + [1.0, 2.0, 2.5])
 
 
 @given(st.integers(1, 600), st.integers(1, 600), GAPS)
@@ -153,6 +165,17 @@ def test_one_caller_cannot_use_up_what_another_one_has_and_all_of_them_share_the
     rates = Rates(2, {}, 0.0)
     assert [rates.turn(title, 0.0).seconds for title in ("CT1", "CT2", "PACS")] == [0.0, 0.0, None]
     assert rates.turn("CT1", 0.0).setting == "listener.instances_per_minute = 2"
+
+
+def test_who_has_a_limit_of_his_own_waits_for_the_longer_of_two_and_uses_up_both() -> None:
+    rates = Rates(120, {"CT1": 60}, 0.0)
+    assert {rates.turn("CT1", 0.0).seconds for _ in range(60)} == {0.0}
+    assert {rates.turn("PACS", 0.0).seconds for _ in range(58)} == {0.0}
+    first = rates.turn("CT1", 0.0)
+    assert (first.seconds, first.setting) == (pytest.approx(1.0), "listener.callers.instances_per_minute = 60")
+    assert rates.turn("PACS", 0.0).seconds == 0.0  # the 120th of all
+    after = rates.turn("PACS", 0.0)
+    assert (after.seconds, after.setting) == (pytest.approx(0.5), "listener.instances_per_minute = 120")
 
 
 @dataclass

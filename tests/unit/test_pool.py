@@ -139,6 +139,7 @@ def test_what_nobody_has_taken_is_closed_when_the_node_stops(
     pool._workers[0].ready = False
     caller = callers(pool)
     assert not closed(caller)
+    assert pool.selector.select(timeout=0) == []  # nothing to do until a receiver says that it is ready
     pool.selector.unregister(pool._workers.pop().channel)
     pool.stop()
     assert closed(caller)
