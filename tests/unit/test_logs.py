@@ -16,6 +16,7 @@ from pathlib import Path
 import pydicom.config
 import pytest
 
+from m3node.intake.receive.repeats import RepeatedLines
 from m3node.logs import LONGEST, TALKERS, about_nothing, correlated, describe, set_up, to_terminal
 from m3node.settings import LogSettings
 from small_disk import small_disk
@@ -207,6 +208,23 @@ def test_what_is_said_beside_the_work_is_not_about_it(capsys: pytest.CaptureFixt
     assert [line.partition("0: ")[2] for line in capsys.readouterr().err.splitlines()] == [
         "others",
         "ours: 7 new [association=7]",
+    ]
+
+
+def test_how_often_others_came_again_is_not_said_of_the_one_who_comes_next(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    set_up(LogSettings(), "receiver 0")
+    lines = RepeatedLines(logging.getLogger("m3node"), times=1, clock=lambda: now[0])
+    for number in ("1", "2"):
+        with correlated(association=number):
+            lines.say(logging.INFO, "refused")
+    now[0] = 60.0
+    with correlated(association="3"):
+        lines.say(logging.INFO, "another")
+    assert [line.partition("0: ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "refused [association=1]",
+        "refused: and 1 more within a minute",
+        "another [association=3]",
     ]
 
 

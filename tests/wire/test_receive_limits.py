@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -326,6 +327,8 @@ def test_who_calls_from_elsewhere_hears_what_an_unknown_title_hears(
         assert "add it to listener.callers" in said
     log = capfd.readouterr().err
     assert "rejected an association from FAR at 127.0.0.1 to M3NODE: calling AE title not recognized (its add" in log
+    about = re.findall(r"rejected an association from \w+ .* \[1/1/3\] \[association=(\d+)\]", log)
+    assert len(set(about)) == 2
     assert counted(node, "associations")["rejected"] == 2
 
 
