@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pydicom.config
 import pytest
 
 from m3node.intake.receive.repeats import RepeatedLines
+from m3node.jobs.engine.setup import quieten
 from m3node.logs import LONGEST, TALKERS, about_nothing, correlated, describe, set_up, to_terminal
 from m3node.settings import LogSettings
 from small_disk import small_disk
@@ -124,6 +126,23 @@ def test_an_exception_is_named_and_not_quoted(form: str, capsys: pytest.CaptureF
     assert "a step failed" in said
     assert "ValueError at " in said
     assert "PATIENT" not in said
+
+
+def test_a_traceback_that_the_engine_puts_into_its_words_becomes_the_name_of_the_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    set_up(LogSettings(), "worker-0")
+    log = logging.getLogger("dbos")
+    before = list(log.filters)
+    quieten()
+    try:
+        failing("PATIENT^NAME")
+    except ValueError:
+        log.warning(f"Exception polling schedules: {traceback.format_exc()}")
+    finally:
+        log.filters[:] = before
+    said = capsys.readouterr().err
+    assert said.endswith("worker-0: Exception polling schedules (ValueError)\n")
 
 
 def test_what_nobody_caught_is_named_and_not_quoted_in_any_thread(capsys: pytest.CaptureFixture[str]) -> None:

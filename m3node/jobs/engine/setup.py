@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -21,6 +22,11 @@ QUIET_SECONDS = 30.0
 """While the database is away, each thread of the engine warns at every poll; one such line in so long is enough."""
 
 _engines: list[Engine] = []
+
+
+_TRACEBACK = "Traceback (most recent call last)"
+_ERROR = re.compile(r"(?:\w+\.)*(\w*(?:Error|Exception|Timeout|Failure))(?::|$)")
+"""The line of a traceback that names the error, and no other word of it."""
 
 
 class _Plain(logging.Filter):
@@ -47,7 +53,13 @@ class _Plain(logging.Filter):
 
 
 def _first_line(record: logging.LogRecord) -> str:
-    return (record.getMessage().splitlines() or [""])[0]
+    """Return what it says, and of a traceback that it quotes the name of the error."""
+    first, *more = record.getMessage().splitlines() or [""]
+    said, traced, _ = first.partition(_TRACEBACK)
+    if not traced:
+        return first
+    errors = [found[1] for line in more if (found := _ERROR.match(line))]
+    return f"{said.rstrip(': ')} ({errors[-1] if errors else 'an error'})"
 
 
 def prepare(settings: Settings) -> None:
