@@ -93,6 +93,18 @@ def test_of_what_is_too_large_neither_memory_nor_disk_is_taken(tmp_path: Path, m
     assert isinstance(bytes_.trouble, TooLargeError)
 
 
+def test_what_turns_out_too_large_gives_its_disk_back_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathered, "IN_MEMORY", 10)
+    bytes_ = Gathered(tmp_path)
+    bytes_.most = 20
+    before = len(os.listdir("/proc/self/fd"))
+    bytes_.add(memoryview(b"12345678 12345678"))
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    bytes_.add(memoryview(b"12345678"))
+    assert isinstance(bytes_.trouble, TooLargeError)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_full_disk_is_remembered_until_the_next_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bytes_ = Gathered(tmp_path)
     with monkeypatch.context() as full:

@@ -80,6 +80,15 @@ def test_no_limit_is_ever_passed_and_only_the_oldest_of_whom_most_waits_gives_wa
         assert [table.load(owner) for owner in range(3)] == [list(owners.values()).count(owner) for owner in range(3)]
 
 
+def test_as_many_are_admitted_as_are_allowed_and_not_one_more() -> None:
+    table = Connections(max_waiting=10, max_associations=3, of_title={"CT1": 1})
+    asked = [(table.add(0, "10.0.0.1"), title) for title in ("CT1", "CT1", "PACS", "PACS", "PACS")]
+    assert [table.admit(*each) for each in asked] == ["granted", "caller", "granted", "granted", "all"]
+    table.remove(asked[0][0])
+    assert table.admit(*asked[1]) == "granted"
+    assert table.admit(*asked[4]) == "all"
+
+
 @pytest.mark.parametrize(
     ("flood", "honest"),
     [("2001:db8:1:2:{:x}::1", "2001:db8:1:3::1"), ("::ffff:10.0.0.1", "10.0.0.2"), ("fe80::{:x}%eth0", "10.0.0.1")],
