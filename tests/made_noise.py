@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,11 @@ def of_syntax(manifests: dict[str, Manifest], ending: str) -> Manifest:
     """The one whose transfer syntax ends so."""
     (found,) = (m for name, m in manifests.items() if name.endswith(f"_1.2.840.10008.{ending}.dcm"))
     return found
+
+
+def ending_stream() -> bytes:
+    """Something like baseline JPEG, over which GDCM 3.2 ends its process instead of saying that it cannot decode it."""
+    chance = random.Random(4)
+    beginnings = ("ffd8ffe000104a46494600010100", "ffd8ffc0000b080040004001011100ffda0008010100003f00", "")
+    beginning = bytes.fromhex(chance.choice(beginnings))
+    return beginning + chance.randbytes(chance.choice((2, 100, 4000)))

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 
 from m3node.errors import InputRejected
-from m3node.imaging.decode import Job, decode_into
+from m3node.imaging.decode import Job, decode_into, may_end_its_process
 from m3node.imaging.decode_pool import decode_in_processes
 from m3node.imaging.geometry import PatientGeometry
 from m3node.imaging.memory import VolumeMemory
@@ -53,7 +53,8 @@ def assemble(
     manifest : Manifest
         A fit stack.
     workers : int, optional
-        Threads or processes; the number of cores, at most 8, by default. 1 keeps all work in this process.
+        Threads or processes; the number of cores, at most 8, by default. 1 keeps all work in this process, but for what
+        a codec may end it over.
     progress : callable, optional
         Called with (stage, slices done, slices in all), from any thread.
 
@@ -79,7 +80,7 @@ def assemble(
         (native if layout.offset >= 0 else coded).append((root / header.path, header, tasks))
     advance = _counter(len(manifest.slices), progress)
     coded_frames = sum(len(tasks) for _, _, tasks in coded)
-    if workers > 1 and coded_frames >= PROCESSES_FROM:
+    if (workers > 1 and coded_frames >= PROCESSES_FROM) or any(may_end_its_process(header) for _, header, _ in coded):
         shared = _MEMORY.shared(geometry.shape)
         hu = shared.hu
         try:

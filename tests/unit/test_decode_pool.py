@@ -16,7 +16,7 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import compress
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from m3node.errors import InputRejected
 from m3node.evaluation.ct_writer import axial_geometry, write_ct_series
@@ -32,7 +32,8 @@ from m3node.imaging.shared import SharedVolume
 from m3node.intake.series.reading import read_header
 from m3node.process import process_started
 from m3node.rejection import Reason
-from made_noise import noise_series
+from made_noise import ending_stream, noise_series
+from made_series import bare_series
 from made_stacks import manifest_of
 from waiting import wait_for
 
@@ -130,6 +131,19 @@ def test_a_damaged_stream_names_its_instance_in_processes_too(test_data: Path, t
     (tmp_path / "003.dcm").write_bytes(content[:at] + bytes(2000) + content[at + 2000 :])
     damaged = pydicom.dcmread(tmp_path / "003.dcm", stop_before_pixels=True).SOPInstanceUID
     with pytest.raises(InputRejected, match=damaged) as caught:
+        assemble(manifest_of(tmp_path), workers=workers)
+    assert caught.value.reason is Reason.UNDECODABLE
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_stream_that_ends_gdcms_process_leaves_ours_alone(tmp_path: Path, workers: int) -> None:
+    for path in bare_series(tmp_path, "ending", slices=12):
+        ds = pydicom.dcmread(path)
+        ds.PixelData = encapsulate([ending_stream()])
+        ds["PixelData"].VR = "OB"
+        ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        ds.save_as(path)
+    with pytest.raises(InputRejected) as caught:
         assemble(manifest_of(tmp_path), workers=workers)
     assert caught.value.reason is Reason.UNDECODABLE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from m3node.errors import InputRejected
 from m3node.imaging.digest import content_digest
 from m3node.imaging.digest_apart import DigestsApart
 from m3node.rejection import Reason
+from made_noise import ending_stream
 from made_series import bare_series
 
 
@@ -64,12 +64,9 @@ def test_a_process_that_the_kernel_kills_is_no_fault_of_the_file(tmp_path: Path,
 def test_a_stream_that_ends_gdcms_process_is_undecodable(tmp_path: Path, apart: DigestsApart) -> None:
     (path,) = bare_series(tmp_path, "apart", slices=1)
     digest = apart(path)
-    chance = random.Random(4)
-    beginnings = ("ffd8ffe000104a46494600010100", "ffd8ffc0000b080040004001011100ffda0008010100003f00", "")
     ds = pydicom.dcmread(path)
     ds.Rows = ds.Columns = 64
-    beginning = bytes.fromhex(chance.choice(beginnings))
-    ds.PixelData = encapsulate([beginning + chance.randbytes(chance.choice((2, 100, 4000)))])
+    ds.PixelData = encapsulate([ending_stream()])
     ds["PixelData"].VR = "OB"
     ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     ds.save_as(tmp_path / "damaged.dcm")
