@@ -382,3 +382,19 @@ def test_as_a_process_of_its_own_it_says_where_it_is_and_its_start_and_end_are_i
         ("Application Start", "0"),
         ("Application Stop", "0"),
     ]
+
+
+def test_what_somebody_says_of_a_proxy_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("right\n")
+    with served(tmp_path, token_file=tmp_path / "token") as port:
+        for number in range(3):
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            said = {"X-Forwarded-For": f"10.0.0.{number}", "X-Forwarded-Proto": "https", "Forwarded": "for=10.9.9.9"}
+            connection.request("GET", "/metrics", headers={**said, "Authorization": "Bearer wrong"})
+            answer = connection.getresponse()
+            assert answer.getheader("strict-transport-security") is None
+            assert answer.status == 401
+            connection.close()
+    trail = b"".join(audited.lines(tmp_path / "data" / "audit"))
+    assert b"127.0.0.1" in trail
+    assert b"10.0.0." not in trail
