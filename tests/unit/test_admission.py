@@ -78,6 +78,20 @@ def test_who_is_known_and_calls_somebody_else_hears_so() -> None:
     assert (answer.result, answer.source, answer.reason) == (1, 1, 7)
 
 
+def test_who_has_to_show_a_certificate_cannot_come_without_tls() -> None:
+    pinned = door(Caller(ae_title="CT1", certificate_sha256=(OURS,)), tls=TLS)
+    answer = asked(pinned, peer())
+    assert isinstance(answer, Refusal)
+    assert "it has to come over TLS" in answer.words
+    assert admitted(pinned, peer(fingerprint=OURS)).may_store
+
+
+def test_titles_are_the_same_with_the_spaces_that_fill_them_up() -> None:
+    answer = asked(door(Caller(ae_title="CT1")), peer(), "CT1".ljust(16), "M3NODE".ljust(16))
+    assert isinstance(answer, Admitted)
+    assert answer.title == "CT1"
+
+
 def test_without_callers_and_destinations_nobody_is_known() -> None:
     assert isinstance(asked(door(), peer()), Refusal)
 
