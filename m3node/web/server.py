@@ -38,8 +38,8 @@ _PORT_ADVICE = {
     errno.EACCES: "set web.port to one from 1024 on: those below need a right that the node does not have",
     errno.EADDRNOTAVAIL: "set web.host to an address of this machine, or bring up the network",
 }
-CONNECTIONS = 500
-"""At once; of more the oldest go, of the address that has most."""
+CONNECTIONS = 200
+"""At once; of more the oldest go, of the address that has most. Each may have a file open besides its own handle."""
 UNREAD_SECONDS = 30.0
 """How long an answer may wait to be read, when no more of it goes out."""
 ANSWER_SECONDS = 5
