@@ -453,6 +453,7 @@ def test_signing_in_leads_nowhere_else(guarded: tuple[Site, TestClient], where: 
 @given(st.text(max_size=40))
 @example("/\\evil.example")
 @example("//evil.example")
+@example("///evil.example")
 @example("/\t/evil.example")
 def test_the_way_back_leads_nowhere_else(address: str) -> None:
     back = local(address)

@@ -396,6 +396,22 @@ def test_of_a_value_without_end_the_beginning_is_shown(node: Node, client: TestC
     assert len(client.get("/studies").content) < 10_000
 
 
+def test_names_are_forgotten_after_a_minute_and_there_are_never_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patients, "KEPT", 3)
+    now = 0.0
+    known = patients.Patients(DataLayout(tmp_path), clock=lambda: now)
+    for number in range(5):
+        write_received(DataLayout(tmp_path).spool, f"1.{number}", PatientName="Doe^Jane")
+        assert known.of([f"1.{number}"], lambda _: {})[f"1.{number}"].name == "Doe, Jane"
+    assert len(known._known) == 3
+    write_received(DataLayout(tmp_path).spool, "1.4", PatientName="Roe^Jane")
+    assert known.of(["1.4"], lambda _: {})["1.4"].name == "Doe, Jane"
+    now = 60.0
+    assert known.of(["1.4"], lambda _: {})["1.4"].name == "Roe, Jane"
+
+
 def test_no_more_of_an_object_is_read_than_says_whose_it_is(node: Node, client: TestClient) -> None:
     node.receive("1.2")
     path = write_received(node.layout.spool, STUDY, PatientName="Doe^Jane", PatientSex="F", ProtocolName="x" * 60)
