@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from m3node.errors import M3NodeError
 from m3node.log_file import BoundedFile
 
 if TYPE_CHECKING:
@@ -130,7 +131,9 @@ def _is_heard(record: logging.LogRecord) -> bool:
 def _uncaught(_kind: object, error: BaseException | None, _trace: object) -> None:
     if error is None or isinstance(error, SystemExit):
         return
-    logging.getLogger(__name__).critical("an unexpected error was not caught: %s", describe(error))
+    # What we say ourselves names no patient.
+    said = f": {error}" if isinstance(error, M3NodeError) else ""
+    logging.getLogger(__name__).critical("an unexpected error was not caught: %s%s", describe(error), said)
 
 
 class _Line(logging.Formatter):

@@ -17,6 +17,7 @@ from typing import Any
 from pydicom.uid import UID
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from m3node.intake.keeper.index import Index, series_files, spooled_series
 from m3node.intake.series.manifest import Manifest, read_manifest
@@ -203,7 +204,12 @@ class ServedNode:
         for sop_class in sop_classes:
             for syntax in SYNTAXES:
                 ae.add_requested_context(UID(sop_class), UID(syntax))
-        return ae.associate("127.0.0.1", self.port, ae_title="M3NODE")
+        association = ae.associate("127.0.0.1", self.port, ae_title="M3NODE")
+        if not association.is_established:
+            # A rejection that came before pynetdicom's thread woke, which waits for the connection, is left unread.
+            answer = association.dul.receive_pdu(wait=False)
+            association.is_rejected |= isinstance(answer, A_ASSOCIATE) and bool(answer.result)
+        return association
 
     def send(self, *files: Path, calling: str = "PACS") -> None:
         """Send files over one association; every one must be acknowledged."""

@@ -9,6 +9,7 @@ from typing import Any
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -77,8 +78,8 @@ def associate(
             f"no connection to {peer}: {peer.host!r} cannot be a host's name", retryable=True
         ) from error
     _keep_answers_for_who_waits(association)
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
+    answer = association.acceptor.primitive or _unheard(association)
+    if answer is not None and answer.result:
         raise DeliveryError(f"{peer} rejects the association: {answer.reason_str}", retryable=True)
     if association.is_established or answer is not None:
         return association
@@ -101,6 +102,16 @@ def _hang_up(entities: set[Entity]) -> None:
     for thread in threading.enumerate():
         if isinstance(thread, DULServiceProvider) and thread.assoc.ae in entities:
             thread.kill_dul()
+
+
+def _unheard(association: Association) -> A_ASSOCIATE | None:
+    """Return an answer that pynetdicom has got and not looked at.
+
+    A peer that rejects and hangs up before pynetdicom's thread wakes, which waits for the connection, looks to it like
+    one that could not be connected to.
+    """
+    answer = association.dul.receive_pdu(wait=False)
+    return answer if isinstance(answer, A_ASSOCIATE) else None
 
 
 def _keep_answers_for_who_waits(association: Association) -> None:

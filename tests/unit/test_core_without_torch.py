@@ -18,7 +18,7 @@ BLOCK = """
 import sys
 
 class Absent:
-    names = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "jinja2"}
+    names = {"torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:

@@ -120,7 +120,7 @@ def test_an_exception_is_named_and_not_quoted(form: str, capsys: pytest.CaptureF
     try:
         failing("PATIENT^NAME")
     except ValueError:
-        logging.getLogger("dbos").exception("a step failed")
+        logging.getLogger("somebody.else").exception("a step failed")
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "a step failed" in said

@@ -275,7 +275,7 @@ def test_who_said_what_is_logged_by_uid_and_number(tmp_path: Path, capfd: pytest
     log = capfd.readouterr().err
     for line in (
         "association from PACS at 127.0.0.1, which may report and not store",
-        f"storage commitment of transaction {TRANSACTION} from PACS: 2 committed, 1 failed\n",
+        f"storage commitment of transaction {TRANSACTION} from PACS: 2 committed, 1 failed [",
         f"storage commitment of transaction {TRANSACTION} from PACS: 2 committed, 0 failed (reported before)",
         "refused a report from PACS with status 0x0113: no event type 9",
     ):

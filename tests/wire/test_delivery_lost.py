@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from delivering import (
@@ -38,6 +39,7 @@ from m3node.delivery.rounds import Round
 from m3node.delivery.state import DeliveryState
 from m3node.delivery.status import Verdict
 from m3node.delivery.store_scu import Sendable, Sent, StoreAssociation, sendable
+from m3node.delivery.transport import Transport
 from m3node.layout import DataLayout
 from m3node.results.objects import ObjectKind
 from m3node.settings import Destination
@@ -81,6 +83,32 @@ def test_a_rejected_association_says_the_peers_reason_and_everything_waits(layou
         queue(layout, pacs.destination())
         assert "Calling AE title not recognised" in go(layout, pacs.destination()).unreachable
     assert len(left(layout)) == 4
+
+
+def test_a_rejection_is_heard_however_late_pynetdicom_looks_for_it(
+    layout: DataLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LateEvent(threading.Event):
+        """Wakes who waits for the connection when the peer has answered, and the connection is over again."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            wait_for(lambda: not (transports and transports[-1]._is_connected))
+            return True
+
+    transports: list[Transport] = []
+    make = Transport.__init__
+
+    def late(self: Transport, *args: Any, **named: Any) -> None:
+        make(self, *args, **named)
+        self._ready = LateEvent()
+        transports.append(self)
+
+    monkeypatch.setattr(Transport, "__init__", late)
+    with fake_pacs(require_calling=["SOMEBODY"]) as pacs:
+        queue(layout, pacs.destination())
+        assert "rejects the association: Calling AE title not recognised" in go(layout, pacs.destination()).unreachable
+    assert transports
 
 
 def test_a_listener_that_is_no_dicom_peer_is_unreachable(layout: DataLayout) -> None:
