@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from m3node.errors import InputRejected
@@ -213,6 +214,21 @@ def test_damaged_bytes_give_a_header_or_a_reason_and_nothing_else(
     (found,) = read_headers([tmp_path / "damaged.dcm"], tmp_path)
     assert isinstance(found, InstanceHeader | Rejection)
     assert "Secret" not in repr(found)
+
+
+def test_a_character_set_of_half_a_number_has_a_reason(tmp_path: Path, one_file: Path) -> None:
+    # pydicom reads this one element at once, and its error for it is not one of Python's own.
+    ds = pydicom.dcmread(one_file)
+    assert "SpecificCharacterSet" in ds
+    whole = one_file.read_bytes()
+    begin = whole.index(bytes.fromhex("08000500") + b"CS")
+    length = int.from_bytes(whole[begin + 6 : begin + 8], "little")
+    odd = bytes.fromhex("08000500") + b"US" + (3).to_bytes(2, "little") + b"abc"
+    path = tmp_path / "odd.dcm"
+    path.write_bytes(whole[:begin] + odd + whole[begin + 8 + length :])
+    with pytest.raises(BytesLengthException):
+        pydicom.dcmread(path)
+    assert reason_of(path) is Reason.UNREADABLE
 
 
 def test_many_files_give_headers_and_rejections_in_order(tmp_path: Path, one_file: Path) -> None:

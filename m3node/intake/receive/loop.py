@@ -156,6 +156,8 @@ class BlockingUpperLayer(DULServiceProvider):
                 event = self.event_queue.get(block=False)
             except queue.Empty:
                 return
+            if event == _INVALID_PDU and self.state_machine.current_state == _CLOSING:
+                continue  # one PDU may hold many invalid values, and one abort is enough
             # A PDU that can be decoded may still hold what pynetdicom's primitives do not take.
             try:
                 self.state_machine.do_action(event)

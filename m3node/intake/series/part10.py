@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
@@ -34,15 +35,15 @@ MAX_INFLATED_BYTES = 64 * 1024**2
 """What stands before the pixels of a deflated data set may inflate to this; a few bytes can hold gigabytes of zeros."""
 
 PARSER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
     AttributeError,
+    BytesLengthException,
     EOFError,
-    IndexError,
-    KeyError,
+    InvalidDicomError,
     LookupError,
     MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
     struct.error,

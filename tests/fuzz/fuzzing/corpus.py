@@ -47,5 +47,6 @@ CORPUS = (
     _case("a value item longer than its PDU", pdu(DATA, value_item(1, LAST, b"", 2**31))),
     _case("data before a command", pdu(DATA, value_item(1, LAST, bytes(8)))),
     _case("a data set of nothing", message(1, store_command(CT, b"2.25.1"), b"")),
+    _case("many odd value items in one PDU", pdu(DATA, b"".join(value_item(1, 0x11, b"odd") for _ in range(9)))),
     _case("a release within a message", message(1, store_command(CT, b"2.25.1")), pdu(RELEASE_RQ, bytes(4))),
 )
