@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
 from m3node.settings import Settings
+from m3node.settings.types import is_address
 
 FIRST_FREE_PORT = 1024
 """Below it a port wants a capability, which neither the units nor the images give."""
@@ -46,16 +46,8 @@ def _overlap(one: str, other: str) -> bool:
 
 def _names(settings: Settings) -> Iterator[str]:
     for name in settings.web.names:
-        if not _NAME.fullmatch(name) and not _is_address(name):
+        if not _NAME.fullmatch(name) and not is_address(name):
             yield f"nobody can ask for the page by the name {name!r} of web.names: a name has neither scheme nor port"
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _secrets(settings: Settings) -> Iterator[str]:

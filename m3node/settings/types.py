@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
@@ -44,6 +45,15 @@ Network = IPv4Network | IPv6Network
 
 TlsVersion = Literal["1.2", "1.3"]
 """The oldest version of TLS that is spoken."""
+
+
+def is_address(text: str) -> bool:
+    """Whether a host is given by its address, and not by a name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Section(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from m3node.logs import describe
 from m3node.metrics import counting
+from m3node.settings.types import is_address
 from m3node.web.site import Site
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Front:
         if host in self._names:
             return True
         server = scope.get("server")
-        return server is not None and host == str(server[0]).lower() and _is_address(host)
+        return server is not None and host == str(server[0]).lower() and is_address(host)
 
 
 def host_name(host: str) -> str:
@@ -110,14 +110,6 @@ def host_name(host: str) -> str:
     """
     found = _HOST.fullmatch(host)
     return (found[1] or found[2]).lower().removesuffix(".") if found else ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _dress(headers: MutableHeaders, *, secure: bool) -> None:

@@ -189,6 +189,17 @@ def test_the_patient_id_is_read_in_its_character_set(node: Node, tmp_path: Path)
     assert patient_id(tmp_path / "gone.dcm") == ""
 
 
+def test_no_error_of_the_parser_costs_more_than_the_patient_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class UnforeseenError(Exception):
+        pass
+
+    def fail(*_: object, **__: object) -> None:
+        raise UnforeseenError
+
+    monkeypatch.setattr("m3node.intake.series.patient.open_part10", fail)
+    assert patient_id(tmp_path / "any.dcm") == ""
+
+
 def test_a_keeper_that_is_told_to_stop_records_what_the_receivers_have_left(node: Node) -> None:
     association(node, series(node, 1)).close()
     stop = threading.Event()
